@@ -1,0 +1,17 @@
+//! grantd: host enforcement for AI agents.
+//!
+//! The way through is one: [`intake`] → [`admission`] → [`enforcer`] (ledger, [`compile`], [`kernel`])
+//! → kernel programs → [`events`] → audit. Each module owns one piece of state; see `docs/architecture.md`.
+
+pub mod admission;
+pub mod clock;
+pub mod compile;
+pub mod config;
+pub mod ctl;
+pub mod enforcer;
+pub mod events;
+pub mod intake;
+pub mod kernel;
+pub mod keys;
+pub mod ledger;
+pub mod runtime;
