@@ -1,1 +1,53 @@
-//! placeholder
+//! The kernel ABI of grantd: every struct that crosses between the kernel programs and userspace,
+//! and the decisions that both sides must take alike.
+//!
+//! Rules of this crate: `no_std`, no dependencies, no `unsafe`; every shared struct is `repr(C)` with
+//! explicit padding, holds no `bool`, `Option` or data-carrying enum, and stands in [`layout`] with
+//! its size, alignment and offsets. Discriminants are explicit and never reused. A change of any
+//! layout or meaning moves [`ABI_VERSION`].
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod decide;
+pub mod event;
+pub mod layout;
+pub mod packet;
+pub mod reason;
+pub mod tables;
+
+pub use address::{Address, Endpoint, Port, Protocol};
+pub use decide::{Match, Now, Query, Tables, Verdict, decide};
+pub use event::{Event, EventKind, Hook, Ring};
+pub use layout::Abi;
+pub use reason::Reason;
+pub use tables::{
+    ExactKey, ExactRule, GrantRef, GrantSlot, PortRange, PortSet, RangeKey, RangeRule, SocketState,
+    WorkloadEntry, WorkloadId,
+};
+
+/// Version of everything in this crate. The loader refuses a kernel object of another version, and
+/// pins lie in a directory named after it.
+pub const ABI_VERSION: u32 = 1;
+
+/// Sizes of the kernel maps: what userspace checks pinned maps against, and where quotas come from.
+pub mod capacity {
+    /// Entries of `WORKLOADS`: cgroups that are workloads, and the slice itself.
+    pub const WORKLOADS: u32 = 4096;
+    /// Entries of `GRANTS`: slots, slot 0 never valid.
+    pub const GRANTS: u32 = 32_768;
+    /// Entries of `EXACT`: single address, single port.
+    pub const EXACT: u32 = 1_048_576;
+    /// Entries of `RANGES`: prefixes.
+    pub const RANGES: u32 = 131_072;
+    /// Entries of `PORTSETS`: index 0 never valid.
+    pub const PORTSETS: u32 = 16_384;
+    /// Ranges in one port set.
+    pub const PORTS_PER_SET: usize = 16;
+    /// Bytes of each ring buffer.
+    pub const RING_BYTES: u32 = 4 << 20;
+    /// Levels below the slice at which a workload's cgroup may lie.
+    pub const LEVELS_BELOW_SLICE: u32 = 4;
+    /// Bytes waiting in a ring beyond which every event wakes the reader.
+    pub const RING_WAKE_BYTES: u64 = 64 << 10;
+}

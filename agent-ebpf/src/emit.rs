@@ -1,0 +1,150 @@
+//! Reports to userspace: ring buffers, and counters where a ring is full.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    bpf_get_smp_processor_id,
+};
+use grantd_common::event::counter;
+use grantd_common::{
+    Endpoint, Event, EventKind, GrantRef, Hook, Reason, Ring, WorkloadId, capacity,
+};
+
+use crate::maps::{COUNTERS, DENIALS, FLOWS, WAKE};
+
+/// `BPF_RB_AVAIL_DATA`.
+const AVAILABLE: u64 = 0;
+/// `BPF_RB_NO_WAKEUP`.
+const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_FORCE_WAKEUP`.
+const FORCE_WAKEUP: u64 = 2;
+
+/// What a hook knows of a verdict; the rest is read here.
+pub(crate) struct Report {
+    pub(crate) kind: EventKind,
+    pub(crate) hook: Hook,
+    pub(crate) reason: Reason,
+    pub(crate) boot_ns: u64,
+    pub(crate) cookie: u64,
+    pub(crate) workload: WorkloadId,
+    pub(crate) socket_workload: WorkloadId,
+    pub(crate) grant: GrantRef,
+    pub(crate) name: u32,
+    pub(crate) to: Endpoint,
+    pub(crate) allowed_to: Endpoint,
+    pub(crate) socket_type: u32,
+}
+
+/// Adds one to a counter and returns what it was. Programs may be preempted, so this is atomic
+/// although the counter belongs to one CPU.
+#[inline(always)]
+pub(crate) fn count(index: u32) -> u64 {
+    match COUNTERS.get_ptr_mut(index) {
+        // SAFETY: an aligned u64 in a map element that outlives the program.
+        Some(p) => unsafe { fetch_add(p, 1) },
+        None => 0,
+    }
+}
+
+/// `core` offers no read-modify-write atomics for the BPF target; the instruction exists since
+/// kernel 5.12.
+///
+/// # Safety
+/// `p` is an aligned `u64` in a map element.
+#[inline(always)]
+unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
+    let mut value = by;
+    // SAFETY: one instruction, which touches the pointed-to word and its operand register.
+    unsafe {
+        asm!("{v} = atomic_fetch_add((u64 *)({p} + 0), {v})", p = in(reg) p, v = inout(reg) value)
+    };
+    value
+}
+
+/// Writes one event. A full ring never alters the verdict: the event is counted as lost, and its
+/// sequence number stays unused.
+#[inline(always)]
+pub(crate) fn report(r: &Report) {
+    let (ring, map) = match r.kind {
+        EventKind::Allowed => (Ring::Flows, &FLOWS),
+        EventKind::Denied | EventKind::Dropped => (Ring::Denials, &DENIALS),
+    };
+    let sequence = count(counter::SEQUENCE + ring as u32);
+    let Some(mut entry) = map.reserve::<Event>(0) else {
+        count(counter::LOST + ring as u32);
+        return;
+    };
+    let packet = matches!(r.hook, Hook::Egress | Hook::Ingress);
+    // A packet has no task of its own: whatever runs just now is not who sent it.
+    let task = if packet { Task::NONE } else { Task::current() };
+    entry.write(Event {
+        kind: r.kind as u8,
+        hook: r.hook as u8,
+        reason: r.reason as u8,
+        padding: 0,
+        // SAFETY: a helper without arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        sequence,
+        boot_ns: r.boot_ns,
+        cookie: r.cookie,
+        cgroup: task.cgroup,
+        pid: (task.pid_tgid >> 32) as u32,
+        tid: task.pid_tgid as u32,
+        uid: task.uid_gid as u32,
+        gid: (task.uid_gid >> 32) as u32,
+        workload: r.workload,
+        socket_workload: r.socket_workload,
+        slot: r.grant.slot(),
+        generation: r.grant.generation(),
+        to: r.to,
+        socket_type: r.socket_type,
+        allowed_to: r.allowed_to,
+        name: r.name,
+        comm: task.comm,
+        reserved: [0; 3],
+    });
+    entry.submit(wake(ring, map.query(AVAILABLE)));
+}
+
+/// A wake-up for each event would double the cost of a connect: the reader is woken when it sleeps,
+/// or when much has gathered; in between it comes by itself every few milliseconds.
+#[inline(always)]
+fn wake(ring: Ring, waiting: u64) -> u64 {
+    if let Some(armed) = WAKE.get_ptr_mut(ring as u32) {
+        // SAFETY: an aligned u32 in a map element that outlives the program. Two programs that both
+        // see it armed wake the reader twice, which does no harm.
+        unsafe {
+            if armed.read_volatile() != 0 {
+                armed.write_volatile(0);
+                return FORCE_WAKEUP;
+            }
+        }
+    }
+    if waiting >= capacity::RING_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+struct Task {
+    cgroup: u64,
+    pid_tgid: u64,
+    uid_gid: u64,
+    comm: [u8; 16],
+}
+
+impl Task {
+    const NONE: Self = Self { cgroup: 0, pid_tgid: 0, uid_gid: 0, comm: [0; 16] };
+
+    #[inline(always)]
+    fn current() -> Self {
+        // SAFETY: helpers without arguments.
+        unsafe {
+            Self {
+                cgroup: bpf_get_current_cgroup_id(),
+                pid_tgid: bpf_get_current_pid_tgid(),
+                uid_gid: bpf_get_current_uid_gid(),
+                comm: bpf_get_current_comm().unwrap_or([0; 16]),
+            }
+        }
+    }
+}
