@@ -15,10 +15,12 @@ use grantd_common::{
 /// `BPF_F_NO_PREALLOC`: memory follows the number of entries.
 const NO_PREALLOC: u32 = 1;
 
-/// Which ABI this object speaks; the loader reads it before it loads anything.
+/// Which ABI this object speaks, in the symbol's name: the loader sets it, and fails on an object
+/// that does not have it.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = ".grantd.abi")]
-pub(crate) static GRANTD_ABI: u32 = ABI_VERSION;
+#[unsafe(link_section = ".rodata")]
+pub(crate) static GRANTD_ABI_1: Global<u32> = Global::new(0);
+const _: () = assert!(ABI_VERSION == 1, "name the symbol above after the ABI");
 
 /// Depth of the enforced slice below the cgroup root; set by the loader.
 #[unsafe(no_mangle)]

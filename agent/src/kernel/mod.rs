@@ -1,1 +1,162 @@
-//! placeholder
+//! Everything that touches the kernel: probe, load, attach, pin, adopt, apply, read back, rings.
+//!
+//! The one place in userspace with `unsafe`. It is reached by plain data only ([`Op`], [`Contents`],
+//! [`HookCoverage`]), so that it can become a process of its own. It relies on one writer: the
+//! enforcer. Pins lie under `<bpffs>/grantd/abi-<N>/`; dropping [`Kernel`] leaves them, and with
+//! them every denial and every deadline, in place.
+
+mod attach;
+mod error;
+mod host;
+mod load;
+mod maps;
+mod op;
+mod pod;
+mod ring;
+mod sys;
+
+use std::path::PathBuf;
+
+pub use attach::HookCoverage;
+pub use error::Error;
+pub use host::{Cgroup, cgroup2_mount, cgroup_of, invocation_id};
+pub use load::disarm;
+pub use maps::Contents;
+pub use op::{Op, Prefix};
+pub use ring::RingReader;
+pub use sys::clock_synchronised;
+
+use grantd_common::Ring;
+
+/// What the loader needs to know about this host.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// A mounted bpffs.
+    pub bpffs: PathBuf,
+    /// The cgroup at which the address hooks are attached: the cgroup root, or a parent that tests made.
+    pub cgroup_root: PathBuf,
+    /// The enforced slice's directory, somewhere below `cgroup_root`.
+    pub slice: PathBuf,
+}
+
+/// The loaded and attached kernel programs, and their maps.
+pub struct Kernel {
+    setup: Setup,
+    programs: attach::Programs,
+    maps: maps::Maps,
+    slice: Cgroup,
+    adopted: bool,
+}
+
+impl Kernel {
+    /// Loads the programs, or adopts what an earlier daemon of the same ABI left pinned, and attaches
+    /// every hook. Nothing is opened: a fresh start has no rule, an adopted one keeps its own.
+    ///
+    /// # Errors
+    /// A missing kernel feature, mount or cgroup, with what to do about it; pins of another shape.
+    pub fn start(setup: &Setup) -> Result<Self, Error> {
+        host::require_bpffs(&setup.bpffs)?;
+        let slice = host::open_cgroup(&setup.slice)?;
+        let level = host::level_of(&setup.slice)?;
+        let pins = load::Pins::prepare(&setup.bpffs)?;
+        let adopted = pins.any_link()?;
+        let loaded = load::load(&pins, level)?;
+        let mut maps = loaded.maps;
+        // Deny first: the slice is known before any hook could take its tasks for bystanders.
+        maps.apply(&[Op::slice(slice.id)])?;
+        let mut programs = loaded.programs;
+        programs.attach(&pins, &setup.cgroup_root, &slice)?;
+        Ok(Self { setup: setup.clone(), programs, maps, slice, adopted })
+    }
+
+    /// Whether pins of an earlier daemon were adopted.
+    #[must_use]
+    pub const fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The enforced slice as it is attached now.
+    #[must_use]
+    pub const fn slice(&self) -> &Cgroup {
+        &self.slice
+    }
+
+    /// Where the pins are.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        load::Pins::directory(&self.setup.bpffs)
+    }
+
+    /// Applies changes in order; stops at the first that the kernel refuses.
+    ///
+    /// # Errors
+    /// Which change was refused, and why; a full map is [`Error::MapFull`].
+    pub fn apply(&mut self, ops: &[Op]) -> Result<(), Error> {
+        self.maps.apply(ops)
+    }
+
+    /// Reads back what `ops` should have left behind, later ones counting over earlier ones.
+    ///
+    /// # Errors
+    /// [`Error::ReadBack`] naming the first entry that differs.
+    pub fn read_back(&self, ops: &[Op]) -> Result<(), Error> {
+        self.maps.read_back(ops)
+    }
+
+    /// Everything that the maps hold.
+    ///
+    /// # Errors
+    /// A map that cannot be read.
+    pub fn contents(&self) -> Result<Contents, Error> {
+        self.maps.contents()
+    }
+
+    /// One grant slot.
+    ///
+    /// # Errors
+    /// The slot cannot be read.
+    pub fn slot(&self, slot: u32) -> Result<grantd_common::GrantSlot, Error> {
+        self.maps.slot(slot)
+    }
+
+    /// All counters, summed over the CPUs; indexes as in `grantd_common::event::counter`.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<Vec<u64>, Error> {
+        self.maps.counters()
+    }
+
+    /// A reader of one ring; each ring has one reader.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped.
+    pub fn ring(&mut self, ring: Ring) -> Result<RingReader, Error> {
+        RingReader::open(&load::Pins::open(&self.setup.bpffs), ring)
+    }
+
+    /// Which hooks are attached where they should be, read from the kernel now.
+    #[must_use]
+    pub fn coverage(&self) -> Vec<HookCoverage> {
+        let pins = load::Pins::open(&self.setup.bpffs);
+        attach::coverage(&pins, &self.setup.cgroup_root, &self.slice)
+    }
+
+    /// Follows the slice: when it was removed and made anew, the new one is made known and the packet
+    /// hooks are attached to it. Returns whether it changed.
+    ///
+    /// # Errors
+    /// The slice does not exist, or a hook does not attach.
+    pub fn renew_slice(&mut self) -> Result<bool, Error> {
+        let now = host::open_cgroup(&self.setup.slice)?;
+        if now.id == self.slice.id {
+            return Ok(false);
+        }
+        self.maps.apply(&[Op::slice(now.id)])?;
+        let pins = load::Pins::open(&self.setup.bpffs);
+        self.programs.attach(&pins, &self.setup.cgroup_root, &now)?;
+        self.maps.apply(&[Op::DeleteWorkload { cgroup: self.slice.id }])?;
+        self.slice = now;
+        Ok(true)
+    }
+}

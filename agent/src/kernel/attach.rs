@@ -1,0 +1,191 @@
+//! The programs and where they are attached.
+
+use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
+};
+
+use super::error::Error;
+use super::host::{Cgroup, open_cgroup};
+use super::load::Pins;
+use super::sys;
+
+/// Where a hook belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At the cgroup root: it judges by the current task, whatever socket it holds.
+    Root,
+    /// At the enforced slice: bystanders pay nothing for each packet.
+    Slice,
+}
+
+/// One program and its place. Its name is also the name of its link's pin.
+pub(super) struct HookSpec {
+    pub(super) name: &'static str,
+    place: Place,
+}
+
+/// In the order in which they are attached: what refuses comes before what tags.
+pub(super) const HOOKS: [HookSpec; 7] = [
+    HookSpec { name: "egress", place: Place::Slice },
+    HookSpec { name: "ingress", place: Place::Slice },
+    HookSpec { name: "connect4", place: Place::Root },
+    HookSpec { name: "connect6", place: Place::Root },
+    HookSpec { name: "sendmsg4", place: Place::Root },
+    HookSpec { name: "sendmsg6", place: Place::Root },
+    HookSpec { name: "sock_create", place: Place::Root },
+];
+
+/// Whether one hook is in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookCoverage {
+    /// The hook's name.
+    pub hook: &'static str,
+    /// Whether its link is pinned and attached where it belongs.
+    pub attached: bool,
+    /// The cgroup it belongs to, or what is wrong.
+    pub detail: String,
+}
+
+/// The loaded programs.
+pub(super) struct Programs {
+    object: Ebpf,
+}
+
+impl Programs {
+    pub(super) fn load(mut object: Ebpf) -> Result<Self, Error> {
+        for hook in &HOOKS {
+            let program = object
+                .program_mut(hook.name)
+                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+            let loaded = match program {
+                Program::CgroupSkb(p) => p.load(),
+                Program::CgroupSockAddr(p) => p.load(),
+                Program::CgroupSock(p) => p.load(),
+                _ => return Err(Error::ObjectAbi { expected: grantd_common::ABI_VERSION }),
+            };
+            loaded.map_err(|e| Error::loading(format!("load the {} program", hook.name), e))?;
+        }
+        Ok(Self { object })
+    }
+
+    /// Attaches every hook where it belongs. A pinned link that is there already gets the new program
+    /// in one step; one that is attached elsewhere (the slice was made anew) is replaced, new first.
+    pub(super) fn attach(&mut self, pins: &Pins, root: &Path, slice: &Cgroup) -> Result<(), Error> {
+        let root = open_cgroup(root)?;
+        for hook in &HOOKS {
+            let cgroup = match hook.place {
+                Place::Root => &root,
+                Place::Slice => slice,
+            };
+            let program = self
+                .object
+                .program_mut(hook.name)
+                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+            attach_one(pins, hook.name, program, cgroup)?;
+        }
+        Ok(())
+    }
+}
+
+fn attach_one(pins: &Pins, name: &'static str, program: &mut Program, cgroup: &Cgroup) -> Result<(), Error> {
+    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
+        hook: name,
+        cgroup: cgroup.path.clone(),
+        source,
+    };
+    let pin = pins.link(name);
+    if attached_cgroup(&pin) == Some(cgroup.id) {
+        let link = sys::open_pin(&pin).map_err(|e| fail(e.into()))?;
+        let fd = program_fd(program).map_err(|e| fail(e.into()))?;
+        return sys::update_link(link.as_fd(), fd).map_err(|e| fail(e.into()));
+    }
+    let link = new_link(program, cgroup).map_err(|e| fail(e.into()))?;
+    replace_pin(link, &pin)
+}
+
+/// Pins a new link. An old one of that name is unpinned only when the new one is attached.
+fn replace_pin(link: FdLink, pin: &Path) -> Result<(), Error> {
+    let failed = |operation, source| Error::Pin { operation, path: pin.into(), source };
+    // bpffs refuses names with a dot.
+    let mut beside = pin.as_os_str().to_owned();
+    beside.push("_new");
+    let beside = PathBuf::from(beside);
+    remove(&beside).map_err(|e| failed("remove", e))?;
+    link.pin(&beside).map_err(|e| failed("pin", std::io::Error::other(e)))?;
+    remove(pin).map_err(|e| failed("remove", e))?;
+    fs::rename(&beside, pin).map_err(|e| failed("rename", e))
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn new_link(program: &mut Program, cgroup: &Cgroup) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    // A cgroup link always runs beside others' programs; `Single` is "no flags".
+    let mode = CgroupAttachMode::Single;
+    let directory = &cgroup.directory;
+    Ok(match program {
+        Program::CgroupSkb(p) => {
+            let kind = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+            let id = p.attach(directory, kind, mode)?;
+            p.take_link(id)?.try_into()?
+        }
+        Program::CgroupSockAddr(p) => {
+            let id = p.attach(directory, mode)?;
+            p.take_link(id)?.try_into()?
+        }
+        Program::CgroupSock(p) => {
+            let id = p.attach(directory, mode)?;
+            p.take_link(id)?.try_into()?
+        }
+        _ => return Err("not a cgroup program".into()),
+    })
+}
+
+fn program_fd(program: &Program) -> Result<BorrowedFd<'_>, ProgramError> {
+    let fd = match program {
+        Program::CgroupSkb(p) => CgroupSkb::fd(p),
+        Program::CgroupSockAddr(p) => CgroupSockAddr::fd(p),
+        Program::CgroupSock(p) => CgroupSock::fd(p),
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    fd.map(|fd| fd.as_fd())
+}
+
+/// The id of the cgroup that a pinned link is attached to; 0 once that cgroup is gone. `None` without
+/// a link.
+fn attached_cgroup(pin: &Path) -> Option<u64> {
+    let link = sys::open_pin(pin).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    info.lines().find_map(|l| l.strip_prefix("cgroup_id:")).and_then(|id| id.trim().parse().ok())
+}
+
+pub(super) fn coverage(pins: &Pins, root: &Path, slice: &Cgroup) -> Vec<HookCoverage> {
+    let root_id = open_cgroup(root).ok().map(|c| c.id);
+    HOOKS
+        .iter()
+        .map(|hook| {
+            let (path, wanted): (PathBuf, _) = match hook.place {
+                Place::Root => (root.into(), root_id),
+                Place::Slice => (slice.path.clone(), Some(slice.id)),
+            };
+            let found = attached_cgroup(&pins.link(hook.name));
+            let attached = found.is_some() && found == wanted;
+            let detail = match found {
+                _ if attached => path.display().to_string(),
+                Some(_) => format!("attached to another cgroup than {}", path.display()),
+                None => "its link is not pinned".into(),
+            };
+            HookCoverage { hook: hook.name, attached, detail }
+        })
+        .collect()
+}

@@ -1,0 +1,162 @@
+//! Loading the object onto new or pinned maps, and the pins.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapInfo, MapType};
+use aya::{EbpfLoader, include_bytes_aligned};
+use grantd_common::event::counter;
+use grantd_common::{
+    ABI_VERSION, ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, Ring, SocketState,
+    WorkloadEntry, capacity,
+};
+
+use super::attach::Programs;
+use super::error::Error;
+use super::maps::Maps;
+
+/// The kernel programs; empty where `cargo xtask build-ebpf` has not run.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce.o"));
+
+/// Name, kind, key size, value size and entries of every pinned map of this ABI.
+const SHAPES: [(&str, MapType, usize, usize, u32); 10] = [
+    ("WORKLOADS", MapType::Hash, 8, size_of::<WorkloadEntry>(), capacity::WORKLOADS),
+    ("GRANTS", MapType::Array, 4, size_of::<GrantSlot>(), capacity::GRANTS),
+    ("EXACT", MapType::Hash, size_of::<ExactKey>(), size_of::<ExactRule>(), capacity::EXACT),
+    ("RANGES", MapType::LpmTrie, 4 + size_of::<RangeKey>(), size_of::<RangeRule>(), capacity::RANGES),
+    ("PORTSETS", MapType::Array, 4, size_of::<PortSet>(), capacity::PORTSETS),
+    ("DENIALS", MapType::RingBuf, 0, 0, capacity::RING_BYTES),
+    ("FLOWS", MapType::RingBuf, 0, 0, capacity::RING_BYTES),
+    ("WAKE", MapType::Array, 4, 4, Ring::COUNT),
+    ("COUNTERS", MapType::PerCpuArray, 4, 8, counter::COUNT),
+    ("SOCKETS", MapType::SkStorage, 4, size_of::<SocketState>(), 0),
+];
+
+/// The pin directories of this ABI below one bpffs.
+pub(super) struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn directory(bpffs: &Path) -> PathBuf {
+        bpffs.join("grantd").join(format!("abi-{ABI_VERSION}"))
+    }
+
+    pub(super) fn open(bpffs: &Path) -> Self {
+        Self { root: Self::directory(bpffs) }
+    }
+
+    /// Makes the directories (0700) and refuses pins of another ABI beside ours.
+    pub(super) fn prepare(bpffs: &Path) -> Result<Self, Error> {
+        let pins = Self::open(bpffs);
+        let family = bpffs.join("grantd");
+        for directory in [family.clone(), pins.root.clone(), pins.root.join("maps"), pins.root.join("links")] {
+            match fs::DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(Error::Pin { operation: "make the directory", path: directory, source }),
+            }
+        }
+        let listed = fs::read_dir(&family)
+            .map_err(|source| Error::Pin { operation: "list", path: family.clone(), source })?;
+        for entry in listed.flatten() {
+            if entry.path() != pins.root && entry.file_name().to_string_lossy().starts_with("abi-") {
+                return Err(Error::OtherAbi { path: entry.path() });
+            }
+        }
+        Ok(pins)
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    pub(super) fn link(&self, name: &str) -> PathBuf {
+        self.root.join("links").join(name)
+    }
+
+    pub(super) fn any_link(&self) -> Result<bool, Error> {
+        let path = self.root.join("links");
+        match fs::read_dir(&path) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(source) => Err(Error::Pin { operation: "list", path, source }),
+        }
+    }
+}
+
+pub(super) struct Loaded {
+    pub(super) maps: Maps,
+    pub(super) programs: Programs,
+}
+
+pub(super) fn load(pins: &Pins, slice_level: u32) -> Result<Loaded, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NoObject);
+    }
+    for shape in &SHAPES {
+        check_shape(pins, shape)?;
+    }
+    let abi_symbol = format!("GRANTD_ABI_{ABI_VERSION}");
+    let mut loader = EbpfLoader::new();
+    loader.override_global("SLICE_LEVEL", &slice_level, true);
+    // The symbol carries the version in its name: an object of another ABI does not have it.
+    loader.override_global(&abi_symbol, &ABI_VERSION, true);
+    for (name, ..) in &SHAPES {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|e| match e {
+        aya::EbpfError::ParseError(_) => Error::ObjectAbi { expected: ABI_VERSION },
+        other => Error::loading("create the kernel maps".into(), other),
+    })?;
+    let maps = Maps::take(&mut object)?;
+    Ok(Loaded { maps, programs: Programs::load(object)? })
+}
+
+/// aya takes a pinned map as it is; one of another shape would be read and written wrongly.
+fn check_shape(pins: &Pins, shape: &(&str, MapType, usize, usize, u32)) -> Result<(), Error> {
+    let (name, kind, key, value, entries) = *shape;
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let describe = |kind: &dyn std::fmt::Debug, key: usize, value: usize, entries: u32| {
+        format!("{kind:?} of {key}+{value} bytes, {entries} entries")
+    };
+    let expected = describe(&kind, key, value, entries);
+    let mismatch = |found: String| Error::PinShape { path: path.clone(), found, expected: expected.clone() };
+    let info = MapInfo::from_pin(&path).map_err(|e| mismatch(format!("unreadable ({e})")))?;
+    let found_kind = info.map_type().map_err(|e| mismatch(format!("of unknown type ({e})")))?;
+    let (found_key, found_value) = (info.key_size() as usize, info.value_size() as usize);
+    if (found_kind, found_key, found_value, info.max_entries()) == (kind, key, value, entries) {
+        Ok(())
+    } else {
+        Err(mismatch(describe(&found_kind, found_key, found_value, info.max_entries())))
+    }
+}
+
+/// Removes every pin of this ABI, and with the links all enforcement. Returns what was removed.
+///
+/// # Errors
+/// A pin that cannot be removed; those before it are gone.
+pub fn disarm(bpffs: &Path) -> Result<Vec<PathBuf>, Error> {
+    let pins = Pins::open(bpffs);
+    let mut removed = Vec::new();
+    let links = super::attach::HOOKS.iter().map(|h| pins.link(h.name));
+    for path in links.chain(SHAPES.iter().map(|(name, ..)| pins.map(name))) {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Pin { operation: "remove", path, source }),
+        }
+    }
+    for directory in [pins.root.join("links"), pins.root.join("maps"), pins.root.clone(), bpffs.join("grantd")] {
+        match fs::remove_dir(&directory) {
+            Ok(()) => removed.push(directory),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+            Err(source) => return Err(Error::Pin { operation: "remove", path: directory, source }),
+        }
+    }
+    Ok(removed)
+}

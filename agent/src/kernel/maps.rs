@@ -1,0 +1,225 @@
+//! The maps: written, read back and listed.
+
+use std::collections::{BTreeMap, HashMap as StdHashMap};
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use grantd_common::{
+    ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, WorkloadEntry,
+};
+
+use super::error::{Error, io_cause};
+use super::op::{Op, Prefix};
+use super::pod::Pod;
+
+/// Everything that the policy maps hold. Empty slots and port sets are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// `WORKLOADS`, by cgroup id.
+    pub workloads: BTreeMap<u64, WorkloadEntry>,
+    /// `GRANTS`, by slot.
+    pub slots: BTreeMap<u32, GrantSlot>,
+    /// `EXACT`.
+    pub exact: StdHashMap<ExactKey, ExactRule>,
+    /// `RANGES`.
+    pub ranges: BTreeMap<Prefix, RangeRule>,
+    /// `PORTSETS`, by index.
+    pub port_sets: BTreeMap<u32, PortSet>,
+}
+
+/// Handles of the pinned maps.
+pub(super) struct Maps {
+    workloads: HashMap<MapData, u64, Pod<WorkloadEntry>>,
+    grants: Array<MapData, Pod<GrantSlot>>,
+    exact: HashMap<MapData, Pod<ExactKey>, Pod<ExactRule>>,
+    ranges: LpmTrie<MapData, Pod<RangeKey>, Pod<RangeRule>>,
+    port_sets: Array<MapData, Pod<PortSet>>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    pub(super) fn take(object: &mut aya::Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            workloads: take(object, "WORKLOADS")?,
+            grants: take(object, "GRANTS")?,
+            exact: take(object, "EXACT")?,
+            ranges: take(object, "RANGES")?,
+            port_sets: take(object, "PORTSETS")?,
+            counters: take(object, "COUNTERS")?,
+        })
+    }
+
+    pub(super) fn apply(&mut self, ops: &[Op]) -> Result<(), Error> {
+        ops.iter().try_for_each(|op| self.apply_one(op))
+    }
+
+    fn apply_one(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::PutWorkload { cgroup, entry } => {
+                self.workloads.insert(cgroup, Pod(*entry), 0).map_err(writing("WORKLOADS"))
+            }
+            Op::DeleteWorkload { cgroup } => gone(self.workloads.remove(cgroup), "WORKLOADS"),
+            Op::PutSlot { slot, value } => {
+                self.grants.set(*slot, Pod(*value), 0).map_err(writing("GRANTS"))
+            }
+            Op::PutExact { key, rule } => {
+                self.exact.insert(Pod(*key), Pod(*rule), 0).map_err(writing("EXACT"))
+            }
+            Op::DeleteExact { key } => gone(self.exact.remove(&Pod(*key)), "EXACT"),
+            Op::PutPortSet { index, set } => {
+                self.port_sets.set(*index, Pod(*set), 0).map_err(writing("PORTSETS"))
+            }
+            Op::PutRange { prefix, rule } => {
+                self.ranges.insert(&range_key(prefix), Pod(*rule), 0).map_err(writing("RANGES"))
+            }
+            Op::DeleteRange { prefix } => gone(self.ranges.remove(&range_key(prefix)), "RANGES"),
+        }
+    }
+
+    /// Checks what a batch left behind; where two changes touch the same entry the later one counts.
+    pub(super) fn read_back(&self, ops: &[Op]) -> Result<(), Error> {
+        let mut seen = std::collections::HashSet::new();
+        for op in ops.iter().rev() {
+            if seen.insert(entry_name(op)) {
+                self.check(op)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, op: &Op) -> Result<(), Error> {
+        let (map, right) = match op {
+            Op::PutWorkload { cgroup, entry } => {
+                ("WORKLOADS", found(self.workloads.get(cgroup, 0))?.is_some_and(|v| v.0 == *entry))
+            }
+            Op::DeleteWorkload { cgroup } => {
+                ("WORKLOADS", found(self.workloads.get(cgroup, 0))?.is_none())
+            }
+            Op::PutSlot { slot, value } => {
+                ("GRANTS", found(self.grants.get(slot, 0))?.is_some_and(|v| v.0 == *value))
+            }
+            Op::PutExact { key, rule } => {
+                ("EXACT", found(self.exact.get(&Pod(*key), 0))?.is_some_and(|v| v.0 == *rule))
+            }
+            Op::DeleteExact { key } => ("EXACT", found(self.exact.get(&Pod(*key), 0))?.is_none()),
+            Op::PutPortSet { index, set } => {
+                ("PORTSETS", found(self.port_sets.get(index, 0))?.is_some_and(|v| v.0 == *set))
+            }
+            Op::PutRange { prefix, rule } => {
+                ("RANGES", found(self.ranges.get(&range_key(prefix), 0))?.is_some_and(|v| v.0 == *rule))
+            }
+            // A look-up would find a covering prefix: the listing of `contents` shows it instead.
+            Op::DeleteRange { .. } => ("RANGES", true),
+        };
+        if right { Ok(()) } else { Err(Error::ReadBack { map, entry: format!("{op:?}") }) }
+    }
+
+    pub(super) fn slot(&self, slot: u32) -> Result<GrantSlot, Error> {
+        self.grants.get(&slot, 0).map(|v| v.0).map_err(reading("GRANTS"))
+    }
+
+    pub(super) fn contents(&self) -> Result<Contents, Error> {
+        let mut all = Contents::default();
+        for entry in self.workloads.iter() {
+            let (cgroup, value) = entry.map_err(reading("WORKLOADS"))?;
+            all.workloads.insert(cgroup, value.0);
+        }
+        for (slot, value) in (0..).zip(self.grants.iter()) {
+            let value = value.map_err(reading("GRANTS"))?.0;
+            if value != GrantSlot::EMPTY {
+                all.slots.insert(slot, value);
+            }
+        }
+        for entry in self.exact.iter() {
+            let (key, rule) = entry.map_err(reading("EXACT"))?;
+            all.exact.insert(key.0, rule.0);
+        }
+        for entry in self.ranges.iter() {
+            let (key, rule) = entry.map_err(reading("RANGES"))?;
+            let bits = key.prefix_len().saturating_sub(RangeKey::FIXED_BITS);
+            all.ranges.insert(Prefix { key: key.data().0, bits }, rule.0);
+        }
+        for (index, set) in (0..).zip(self.port_sets.iter()) {
+            let set = set.map_err(reading("PORTSETS"))?.0;
+            if set != PortSet::EMPTY && set.workload.0 != 0 {
+                all.port_sets.insert(index, set);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn counters(&self) -> Result<Vec<u64>, Error> {
+        self.counters
+            .iter()
+            .map(|values| values.map(|v| v.iter().sum()).map_err(reading("COUNTERS")))
+            .collect()
+    }
+}
+
+fn take<T>(object: &mut aya::Ebpf, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+    T::try_from(map).map_err(reading(name))
+}
+
+fn range_key(prefix: &Prefix) -> Key<Pod<RangeKey>> {
+    Key::new(RangeKey::FIXED_BITS + prefix.bits, Pod(prefix.key))
+}
+
+/// What a change is about, so that only the last of several is read back.
+fn entry_name(op: &Op) -> (u8, Vec<u8>) {
+    match op {
+        Op::PutWorkload { cgroup, .. } | Op::DeleteWorkload { cgroup } => (0, cgroup.to_ne_bytes().into()),
+        Op::PutSlot { slot, .. } => (1, slot.to_ne_bytes().into()),
+        Op::PutExact { key, .. } | Op::DeleteExact { key } => {
+            let mut id: Vec<u8> = key.workload.0.to_ne_bytes().into();
+            id.extend(key.port.0);
+            id.push(key.protocol.0);
+            id.extend(key.address.0);
+            (2, id)
+        }
+        Op::PutPortSet { index, .. } => (3, index.to_ne_bytes().into()),
+        Op::PutRange { prefix, .. } | Op::DeleteRange { prefix } => {
+            let mut id: Vec<u8> = prefix.key.workload.into();
+            id.push(prefix.key.protocol.0);
+            id.extend(prefix.key.address.0);
+            id.extend(prefix.bits.to_ne_bytes());
+            (4, id)
+        }
+    }
+}
+
+/// An entry that is already gone is as wanted.
+fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(source) if os_error(&source) == Some(libc::ENOENT) => Ok(()),
+        Err(source) => Err(Error::Map { operation: "remove an entry of", map, source }),
+    }
+}
+
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(source) if os_error(&source) == Some(libc::ENOENT) => Ok(None),
+        Err(source) => Err(Error::Map { operation: "read back", map: "policy", source }),
+    }
+}
+
+fn writing(map: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| match os_error(&source) {
+        Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM) => Error::MapFull { map },
+        _ => Error::Map { operation: "write", map, source },
+    }
+}
+
+fn reading(map: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { operation: "read", map, source }
+}
+
+fn os_error(error: &MapError) -> Option<i32> {
+    io_cause(error).and_then(std::io::Error::raw_os_error)
+}

@@ -1,0 +1,74 @@
+//! System calls that neither aya nor nix offers.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// `union bpf_attr`, the member for `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `union bpf_attr`, the member for `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+fn bpf<T>(command: libc::c_int, attribute: &mut T) -> io::Result<libc::c_int> {
+    let size = libc::c_uint::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: `attribute` is a live, exclusively borrowed struct of `size` bytes laid out as the
+    // kernel's union member for `command`; the kernel takes shorter attributes as zero-extended.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { libc::c_int::try_from(result).map_err(io::Error::other) }
+}
+
+/// Opens a pinned object. aya's links expose no descriptor, and an update needs one.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attribute = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut attribute)?;
+    // SAFETY: a fresh descriptor that the kernel just gave to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program of a link in one step: no packet meets neither the old nor the new.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
+    let mut attribute =
+        LinkUpdate { link_fd: number(link)?, new_prog_fd: number(program)?, flags: 0, old_prog_fd: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attribute).map(|_| ())
+}
+
+/// Whether the kernel holds the wall clock to be synchronised (adjtimex(2)).
+#[must_use]
+pub fn clock_synchronised() -> bool {
+    // SAFETY: `timex` is plain data for which all zeroes is a value.
+    let mut query: libc::timex = unsafe { zeroed() };
+    // SAFETY: `modes` is zero: nothing is changed, the kernel only fills the struct.
+    let state = unsafe { libc::adjtimex(&raw mut query) };
+    state >= 0 && state != libc::TIME_ERROR && query.status & libc::STA_UNSYNC == 0
+}
+
+/// One extended attribute of at most 255 bytes; `None` when there is none.
+pub(super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let name = CString::new(name).ok()?;
+    let mut value = vec![0u8; 255];
+    // SAFETY: both strings are NUL-terminated and live; the buffer is as long as stated.
+    let n = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(usize::try_from(n).ok()?);
+    Some(value)
+}
