@@ -177,9 +177,10 @@ impl Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host {
-            HostPattern::Address(IpAddr::V6(_)) => write!(f, "{} [{}]:", self.protocol, self.host)?,
-            _ => write!(f, "{} {}:", self.protocol, self.host)?,
+        if matches!(self.host, HostPattern::Address(IpAddr::V6(_))) {
+            write!(f, "{} [{}]:", self.protocol, self.host)?;
+        } else {
+            write!(f, "{} {}:", self.protocol, self.host)?;
         }
         for (at, range) in self.ports.iter().enumerate() {
             write!(f, "{}{range}", if at == 0 { "" } else { "," })?;

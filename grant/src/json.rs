@@ -98,57 +98,66 @@ impl Json {
     }
 
     pub(crate) fn object(self) -> Result<Fields, Fault> {
-        match self {
-            Self::Object(map) => Ok(Fields(map)),
-            _ => Err(Fault::expected("an object")),
-        }
+        let Self::Object(map) = self else { return Err(Fault::expected("an object")) };
+        Ok(Fields(map))
     }
 
     pub(crate) fn text(self) -> Result<Zeroizing<String>, Fault> {
-        match self {
-            Self::Text(text) => Ok(text),
-            _ => Err(Fault::expected("a string")),
-        }
+        let Self::Text(text) = self else { return Err(Fault::expected("a string")) };
+        Ok(text)
+    }
+
+    /// A text that is no secret.
+    pub(crate) fn plain_text(self) -> Result<String, Fault> {
+        Ok(std::mem::take(&mut *self.text()?))
     }
 
     /// A text of a certain kind.
     pub(crate) fn id<T: TryFrom<String, Error = InvalidId>>(self) -> Result<T, Fault> {
-        Ok(T::try_from(std::mem::take(&mut *self.text()?))?)
+        Ok(T::try_from(self.plain_text()?)?)
     }
 
     pub(crate) fn unsigned(self) -> Result<u64, Fault> {
-        match self {
-            Self::Unsigned(number) => Ok(number),
-            _ => Err(Fault::expected("an unsigned integer")),
-        }
+        let Self::Unsigned(number) = self else {
+            return Err(Fault::expected("an unsigned integer"));
+        };
+        Ok(number)
     }
 
     /// An instant in whole seconds, not after the year 9999.
     pub(crate) fn time(self) -> Result<UnixTime, Fault> {
-        match self {
-            Self::Unsigned(seconds) if seconds <= UnixTime::MAX.0 => Ok(UnixTime(seconds)),
-            _ => Err(Fault::expected("whole seconds since 1970, as an unsigned integer")),
-        }
+        self.unsigned()
+            .ok()
+            .map(UnixTime)
+            .filter(|time| *time <= UnixTime::MAX)
+            .ok_or_else(|| Fault::expected("whole seconds since 1970, as an unsigned integer"))
     }
 
     /// A list of 1 to `max` values, each read by `read`.
     pub(crate) fn list<T>(
         self,
         max: usize,
+        read: impl FnMut(Json) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let list = self.list_or_empty(max, read)?;
+        if list.is_empty() { Err(Fault::expected("a list that is not empty")) } else { Ok(list) }
+    }
+
+    /// A list of 0 to `max` values, each read by `read`.
+    pub(crate) fn list_or_empty<T>(
+        self,
+        max: usize,
         mut read: impl FnMut(Json) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
-        match self {
-            Self::List(values) if !values.is_empty() && values.len() <= max => values
-                .into_iter()
-                .enumerate()
-                .map(|(at, value)| read(value).map_err(|fault| fault.within(&format!("[{at}]"))))
-                .collect(),
-            Self::List(values) if values.is_empty() => {
-                Err(Fault::expected("a list that is not empty"))
-            }
-            Self::List(_) => Err(Fault::expected("a list with fewer items")),
-            _ => Err(Fault::expected("a list")),
+        let Self::List(values) = self else { return Err(Fault::expected("a list")) };
+        if values.len() > max {
+            return Err(Fault::expected("a list with fewer items"));
         }
+        values
+            .into_iter()
+            .enumerate()
+            .map(|(at, value)| read(value).map_err(|fault| fault.within(&format!("[{at}]"))))
+            .collect()
     }
 }
 
@@ -182,10 +191,8 @@ impl Fields {
 
     /// The text of a field, if it is one.
     pub(crate) fn peek_text(&self, field: &str) -> Option<&str> {
-        match self.0.get(field) {
-            Some(Json::Text(text)) => Some(text),
-            _ => None,
-        }
+        let Json::Text(text) = self.0.get(field)? else { return None };
+        Some(text)
     }
 
     /// Refuses fields that nobody took.

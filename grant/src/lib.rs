@@ -32,6 +32,7 @@ pub mod revocation;
 mod secret;
 mod stored;
 mod token;
+mod verified;
 mod wire;
 
 pub use crate::destination::{
@@ -39,7 +40,6 @@ pub use crate::destination::{
 };
 pub use crate::grant::{
     Actor, Approval, BindError, FreshGrant, GrantFacts, ReplayAnswer, ReplayOutcome, SignedGrant,
-    VerifiedGrant,
 };
 pub use crate::ids::{GrantId, HostId, KeyId, Subject, TxnId, UnixTime, WorkloadName};
 pub use crate::keys::{ControlPlaneKeys, InvalidJwks, OktaKeys};
@@ -50,3 +50,4 @@ pub use crate::revocation::{
     RevocationList, RevocationPush, Selector, VerifiedRevocation, VerifiedRevocationList,
 };
 pub use crate::stored::{InvalidStoredGrant, StoredGrant};
+pub use crate::verified::VerifiedGrant;

@@ -75,9 +75,9 @@ impl Selector {
             fields.optional("act", |v| v.id().map(Self::Act))?,
             fields.optional("txn", |v| v.id().map(Self::Txn))?,
             fields.optional("workload", |v| v.id().map(Self::Workload))?,
-            fields.optional("all", |value| match value {
-                Json::Bool(true) => Ok(Self::All),
-                _ => Err(Fault::expected("true")),
+            fields.optional("all", |value| {
+                let Json::Bool(true) = value else { return Err(Fault::expected("true")) };
+                Ok(Self::All)
             })?,
         ];
         fields.finish()?;
@@ -362,10 +362,8 @@ fn read_list(
         sequence: fields.required("seq", Json::unsigned)?,
         issued_at: life.issued_at,
         expires: life.expires,
-        entries: fields.required("revoked", |value| match value {
-            Json::List(entries) if entries.is_empty() => Ok(Vec::new()),
-            list => list.list(MAX_REVOCATION_LIST_ENTRIES, entry),
-        })?,
+        entries: fields
+            .required("revoked", |value| value.list_or_empty(MAX_REVOCATION_LIST_ENTRIES, entry))?,
         seal,
     };
     fields.finish()?;

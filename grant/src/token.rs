@@ -152,7 +152,7 @@ impl Claims {
         fields.required("jti", name)?;
         fields.optional("auth_time", Json::time)?;
         let claims = Self {
-            issuer: fields.required("iss", plain_text)?,
+            issuer: fields.required("iss", Json::plain_text)?,
             audiences: fields.required("aud", audiences)?,
             sub,
             identity,
@@ -219,10 +219,10 @@ fn scopes(fields: &mut Fields) -> Result<BTreeSet<Scope>, Fault> {
 }
 
 fn audiences(value: Json) -> Result<Vec<String>, Fault> {
-    match value {
-        Json::List(values) => values.into_iter().take(MAX_NAMES).map(plain_text).collect(),
-        single => Ok(vec![plain_text(single)?]),
+    if let Json::List(_) = value {
+        return value.list_or_empty(MAX_NAMES, Json::plain_text);
     }
+    Ok(vec![value.plain_text()?])
 }
 
 fn actor(value: Json) -> Result<ActorId, Fault> {
@@ -234,23 +234,16 @@ fn names<T: Ord>(
     value: Json,
     read: impl FnMut(Json) -> Result<T, Fault>,
 ) -> Result<BTreeSet<T>, Fault> {
-    match value {
-        Json::List(values) if values.len() <= MAX_NAMES => values.into_iter().map(read).collect(),
-        _ => Err(Fault::expected("a list of at most 1024 names")),
-    }
+    Ok(value.list_or_empty(MAX_NAMES, read)?.into_iter().collect())
 }
 
 /// A text that people may have chosen: a login, an issuer's own token id.
 fn name(value: Json) -> Result<String, Fault> {
-    let text = plain_text(value)?;
+    let text = value.plain_text()?;
     if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
         return Err(Fault::expected("1 to 1024 bytes without control characters"));
     }
     Ok(text)
-}
-
-fn plain_text(value: Json) -> Result<String, Fault> {
-    Ok(std::mem::take(&mut *value.text()?))
 }
 
 /// For the fuzz targets: header and claims without a signature.

@@ -28,8 +28,8 @@ impl Header {
             return Err(Refusal::new(Reason::HeaderForbidden, detail));
         }
         let header = Self {
-            typ: fields.required("typ", text).map_err(malformed)?,
-            alg: fields.required("alg", text).map_err(malformed)?,
+            typ: fields.required("typ", Json::plain_text).map_err(malformed)?,
+            alg: fields.required("alg", Json::plain_text).map_err(malformed)?,
             kid: fields.required("kid", Json::id).map_err(malformed)?,
         };
         fields.finish().map_err(|_| {
@@ -50,8 +50,8 @@ impl Envelope {
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, Fault> {
         Ok(Self {
             version: fields.required("ver", Json::unsigned)?,
-            issuer: fields.required("iss", text)?,
-            audience: fields.required("aud", text)?,
+            issuer: fields.required("iss", Json::plain_text)?,
+            audience: fields.required("aud", Json::plain_text)?,
         })
     }
 }
@@ -179,18 +179,15 @@ pub(crate) fn endpoint(value: Json, protocol: Protocol) -> Result<Destination, F
 }
 
 fn port_item(value: Json) -> Result<PortRange, Fault> {
-    let (from, to) = match value {
-        Json::Object(_) => {
-            let mut fields = value.object()?;
-            let range =
-                (fields.required("from", Json::unsigned)?, fields.required("to", Json::unsigned)?);
-            fields.finish()?;
-            range
-        }
-        single => {
-            let port = single.unsigned()?;
-            (port, port)
-        }
+    let (from, to) = if let Json::Object(_) = value {
+        let mut fields = value.object()?;
+        let range =
+            (fields.required("from", Json::unsigned)?, fields.required("to", Json::unsigned)?);
+        fields.finish()?;
+        range
+    } else {
+        let port = value.unsigned()?;
+        (port, port)
     };
     let invalid =
         || Fault::new(FaultKind::Destination(crate::destination::InvalidDestination::Ports));
@@ -201,8 +198,4 @@ fn port_item(value: Json) -> Result<PortRange, Fault> {
 
 fn exactly(value: Json, wanted: &str, name: &'static str) -> Result<(), Fault> {
     if *value.text()? == wanted { Ok(()) } else { Err(Fault::expected(name)) }
-}
-
-fn text(value: Json) -> Result<String, Fault> {
-    Ok(std::mem::take(&mut *value.text()?))
 }

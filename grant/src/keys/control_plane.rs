@@ -14,6 +14,8 @@ use crate::reason::{Reason, Refusal};
 /// One pinned key: one algorithm, one period.
 #[derive(Clone)]
 pub struct ControlPlaneKey {
+    /// The one `alg` that a message signed with it may have.
+    alg: String,
     algorithm: Algorithm,
     verifier: DecodingKey,
     not_before: UnixTime,
@@ -111,7 +113,7 @@ impl ControlPlaneKeys {
         if now >= key.expires {
             return refuse(Reason::KeyExpired, "is no longer valid");
         }
-        if alg != name_of(key.algorithm) {
+        if alg != key.alg {
             return refuse(Reason::AlgMismatch, "has another alg");
         }
         Ok(key)
@@ -124,19 +126,12 @@ impl fmt::Debug for ControlPlaneKeys {
     }
 }
 
-fn name_of(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::ES256 => "ES256",
-        _ => "EdDSA",
-    }
-}
-
 fn pinned_key(mut key: Fields) -> Result<(KeyId, ControlPlaneKey), Fault> {
     if has_private_part(&key) {
         return Err(Fault::expected("a public key; this one holds its private part"));
     }
     let kid: KeyId = key.required("kid", Json::id)?;
-    let alg = key.required("alg", Json::text)?;
+    let alg = key.required("alg", Json::plain_text)?;
     let kty = key.required("kty", Json::text)?;
     let crv = key.required("crv", Json::text)?;
     let (algorithm, verifier) = match (alg.as_str(), kty.as_str(), crv.as_str()) {
@@ -163,7 +158,7 @@ fn pinned_key(mut key: Fields) -> Result<(KeyId, ControlPlaneKey), Fault> {
     if expires <= not_before {
         return Err(Fault::expected("exp after nbf"));
     }
-    Ok((kid, ControlPlaneKey { algorithm, verifier, not_before, expires }))
+    Ok((kid, ControlPlaneKey { alg, algorithm, verifier, not_before, expires }))
 }
 
 fn coordinate(value: Json) -> Result<[u8; 32], Fault> {

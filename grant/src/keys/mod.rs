@@ -46,10 +46,8 @@ fn jwk_objects(document: &[u8]) -> Result<(Fields, Vec<Fields>), InvalidJwks> {
     }
     let malformed = |fault: Fault| InvalidJwks::Malformed(fault.to_string());
     let mut fields = Json::parse_object(document).map_err(malformed)?;
-    let keys = match fields.required("keys", Ok).map_err(malformed)? {
-        Json::List(keys) => keys,
-        _ => return Err(malformed(Fault::expected("a list in keys"))),
-    };
+    let keys = fields.required("keys", |keys| keys.list_or_empty(usize::MAX, Ok));
+    let keys = keys.map_err(malformed)?;
     if keys.len() > MAX_JWKS_KEYS {
         return Err(InvalidJwks::TooManyKeys(keys.len()));
     }

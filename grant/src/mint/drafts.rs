@@ -186,9 +186,7 @@ fn selector(selector: &Selector) -> Value {
     }
 }
 
-fn into_map(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+pub(super) fn into_map(value: Value) -> Map<String, Value> {
+    let Value::Object(map) = value else { return Map::new() };
+    map
 }

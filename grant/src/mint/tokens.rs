@@ -98,10 +98,7 @@ impl TokenDraft {
             "aud": audience.as_str(), "iat": now.as_secs(), "exp": now.plus(ttl).as_secs(),
             "cid": client, "sub": client, "scp": scopes,
         });
-        match claims {
-            Value::Object(claims) => Self { claims },
-            _ => Self { claims: Map::new() },
-        }
+        Self { claims: super::drafts::into_map(claims) }
     }
 
     /// Sets a claim to any value, also a wrong one.
