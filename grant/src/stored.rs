@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::destination::{
     Cidr, Destination, DnsName, HostPattern, InvalidDestination, PortRange, Protocol,
 };
-use crate::grant::{Actor, Approval, GrantClaims, Seal, VerifiedGrant};
+use crate::grant::{Actor, Approval, GrantClaims, Seal};
 use crate::ids::{
     ActorId, ActorProfile, ApprovalId, BootId, ClientId, GrantId, InvocationId, Issuer, KeyId,
     Subject, TxnId, UnixTime, WorkloadName,
 };
+use crate::verified::VerifiedGrant;
 
 /// Version of [`StoredGrant`]; another one is refused by [`VerifiedGrant::restore`].
 const VERSION: u32 = 1;
