@@ -41,8 +41,17 @@ pub(crate) fn run(_args: &BuildEbpfArgs) -> Result<()> {
 
 /// Cargo for the kernel programs, with the settings that their object is built with.
 pub(crate) fn cargo(toolchain: &BpfToolchain, subcommand: &str) -> Result<Command> {
+    prepared(toolchain.cargo(subcommand))
+}
+
+/// Aims a cargo of the BPF toolchain at the kernel programs, with a profile and a target directory of their
+/// own: another compiler than the host's builds them.
+pub(crate) fn prepared(mut cargo: Command) -> Result<Command> {
     // The target is little-endian BPF; a big-endian host needs bpfeb, and a core for it.
-    ensure!(cfg!(target_endian = "little"), "kernel programs are built for little-endian hosts only");
+    ensure!(
+        cfg!(target_endian = "little"),
+        "kernel programs are built for little-endian hosts only"
+    );
     let flags = [
         // aya-ebpf reads the registers of the architecture that the programs will run on.
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
@@ -50,32 +59,32 @@ pub(crate) fn cargo(toolchain: &BpfToolchain, subcommand: &str) -> Result<Comman
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
-    let mut cargo = prepared(toolchain.cargo(subcommand));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    Ok(cargo)
-}
-
-/// Aims cargo at the kernel programs, with one profile and a target directory of their own: another compiler
-/// than the host's builds them.
-pub(crate) fn prepared(mut cargo: Command) -> Command {
-    cargo.current_dir(workspace::root()).args(["--locked", "--package", "grantd-ebpf", "--release"]);
+    cargo.current_dir(workspace::root()).args([
+        "--locked",
+        "--package",
+        "grantd-ebpf",
+        "--release",
+    ]);
     cargo.arg("--target-dir").arg(workspace::root().join("target/ebpf"));
     // The host's release profile strips debugging information, and splits code over several units.
     for setting in ["lto=true", "panic=\"abort\"", "codegen-units=1", "strip=\"none\"", "debug=2"] {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
     }
-    cargo
+    Ok(cargo)
 }
 
 /// Puts a built object where it is embedded from. An object that did not change keeps its time, so that the
 /// daemon is not built again.
 fn install(built: &Path, object: &str) -> Result<()> {
-    let bytes = fs::read(built).with_context(|| format!("cannot read the object {}", built.display()))?;
+    let bytes =
+        fs::read(built).with_context(|| format!("cannot read the object {}", built.display()))?;
     if let Some(fault) = fault(&bytes) {
         bail!("{} is no object for the kernel: {fault}", built.display());
     }
     let directory = workspace::root().join(DIRECTORY);
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let place: PathBuf = directory.join(format!("{object}.o"));
     if fs::read(&place).is_ok_and(|there| there == bytes) {
         say!("    {} is up to date", place.display());
@@ -96,8 +105,9 @@ fn fault(object: &[u8]) -> Option<&'static str> {
     if object.get(ELF_MACHINE) != Some(&ELF_MACHINE_BPF) {
         return Some("it is for another machine than BPF");
     }
+    // The string table shares its tails: the name may be the end of `.rel.BTF`.
     let has = |section: &[u8]| object.windows(section.len()).any(|window| window == section);
-    (!has(b"\0.BTF\0")).then_some("it has no type information (.BTF)")
+    (!has(b".BTF\0")).then_some("it has no type information (.BTF)")
 }
 
 #[cfg(test)]
@@ -113,7 +123,7 @@ mod tests {
         assert_eq!(fault(&object), Some("it is for another machine than BPF"));
         object[ELF_MACHINE].copy_from_slice(&ELF_MACHINE_BPF);
         assert_eq!(fault(&object), Some("it has no type information (.BTF)"));
-        object.extend(b"\0.BTF\0");
+        object.extend(b".BTF\0");
         assert_eq!(fault(&object), None);
     }
 }

@@ -39,7 +39,9 @@ pub(crate) fn program(name: &str, profile: &[&str], purpose: &str) -> Result<Com
     let mut cargo = workspace::cargo("build");
     cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--bins"]).args(profile);
     let built = workspace::build(&mut cargo)?;
-    let Some(program) = built.iter().find(|made| made.target == name && made.package == "grantd-e2e") else {
+    let Some(program) =
+        built.iter().find(|made| made.target == name && made.package == "grantd-e2e")
+    else {
         bail!("there is no program {name} in the package grantd-e2e (tests/src/bin/{name}.rs)");
     };
     let variables = environment(&program_directory(&built)?);
@@ -48,7 +50,8 @@ pub(crate) fn program(name: &str, profile: &[&str], purpose: &str) -> Result<Com
 
 /// The directory that `grantd` and `grantctl` were built into.
 pub(crate) fn program_directory(built: &[Executable]) -> Result<PathBuf> {
-    let daemon = built.iter().find(|made| made.target == "grantd" && made.kind == "bin" && !made.is_test);
+    let daemon =
+        built.iter().find(|made| made.target == "grantd" && made.kind == "bin" && !made.is_test);
     let directory = daemon.and_then(|daemon| daemon.path.parent());
     Ok(directory.context("cargo built no grantd")?.to_path_buf())
 }

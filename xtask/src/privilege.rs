@@ -33,7 +33,9 @@ impl Privilege {
             return Ok(Self::Root);
         }
         if command::probe(Command::new("sudo").arg("--version")).is_none() {
-            bail!("root is needed to {purpose}, and there is no sudo here: run this as root, or install sudo");
+            bail!(
+                "root is needed to {purpose}, and there is no sudo here: run this as root, or install sudo"
+            );
         }
         say!("    root is needed to {purpose}: asking sudo");
         let silent = command::probe(Command::new("sudo").args(["-n", "true"])).is_some();
@@ -69,7 +71,8 @@ impl Privilege {
 
 /// Whether this process may do everything already.
 pub(crate) fn is_root() -> Result<bool> {
-    let process = fs::metadata("/proc/self").context("cannot read /proc/self: is /proc mounted?")?;
+    let process =
+        fs::metadata("/proc/self").context("cannot read /proc/self: is /proc mounted?")?;
     Ok(process.uid() == 0)
 }
 
@@ -86,7 +89,11 @@ fn keep_asked() {
     REMINDER.get_or_init(|| {
         thread::spawn(|| {
             let mut remind = Command::new("sudo");
-            remind.args(["-n", "-v"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            remind
+                .args(["-n", "-v"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             while remind.status().is_ok_and(|status| status.success()) {
                 thread::sleep(SUDO_REMINDER);
             }

@@ -74,16 +74,17 @@ impl<'a> Lexer<'a> {
     /// A lifetime or label, or a character literal.
     fn quote(&mut self) {
         let mut characters = self.rest.char_indices().skip(1);
-        let (Some((_, first)), Some((second_at, second))) = (characters.next(), characters.next()) else {
+        let (Some((_, first)), Some((second_at, second))) = (characters.next(), characters.next())
+        else {
             self.take(self.rest.len());
             return;
         };
         if first == '\\' {
             // The escaped character may be a quote itself.
             let after_escape = self.rest.get(second_at + second.len_utf8()..).unwrap_or_default();
-            let end = after_escape.find('\'').map_or(self.rest.len(), |end| {
-                second_at + second.len_utf8() + end + 1
-            });
+            let end = after_escape
+                .find('\'')
+                .map_or(self.rest.len(), |end| second_at + second.len_utf8() + end + 1);
             self.push(Kind::Other('"'));
             self.take(end);
         } else if second == '\'' {
@@ -179,15 +180,19 @@ mod tests {
     #[test]
     fn comments_and_literals_hold_no_imports() {
         assert_eq!(words("// use aya;\nuse /* aya /* tokio */ aya */ std;"), ["use", "std"]);
-        assert_eq!(words(r###"x("aya::\" y", r#"a " aya"#, b"aya", c"aya", br"\", z)"###), ["x", "z"]);
+        assert_eq!(
+            words(r###"x("aya::\" y", r#"a " aya"#, b"aya", c"aya", br"\", z)"###),
+            ["x", "z"]
+        );
         assert_eq!(words(r"f('a', '\'', '\u{61}', '\\', b'x', g)"), ["f", "b", "g"]);
     }
 
     #[test]
     fn lifetimes_are_not_taken_for_characters() {
-        assert_eq!(words("fn f<'a>(x: &'a aya::Ebpf) -> &'static str"), [
-            "fn", "f", "x", "aya", "Ebpf", "str"
-        ]);
+        assert_eq!(
+            words("fn f<'a>(x: &'a aya::Ebpf) -> &'static str"),
+            ["fn", "f", "x", "aya", "Ebpf", "str"]
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(crate) fn run(_args: &LayeringArgs) -> Result<()> {
             say!("layering: {files} files respect docs/architecture.md");
             Ok(())
         }
-        count => bail!("layering: {count} findings; see docs/architecture.md and xtask/src/layering/table.rs"),
+        count => bail!(
+            "layering: {count} findings; see docs/architecture.md and xtask/src/layering/table.rs"
+        ),
     }
 }
 
@@ -69,15 +71,18 @@ fn check(root: &Path) -> Result<Checked> {
     let mut sources = Vec::new();
     for path in files {
         let file = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let source = paths::read(&text, &module_of(&file));
         sources.push((file, source));
     }
-    let tests: BTreeSet<PathBuf> = sources.iter().flat_map(|(file, source)| test_files(file, source)).collect();
+    let tests: BTreeSet<PathBuf> =
+        sources.iter().flat_map(|(file, source)| test_files(file, source)).collect();
     let mut findings = Vec::new();
     for (file, source) in &sources {
         unsafe_findings(file, source, &mut findings);
-        let only_tests = tests.iter().any(|test| file.starts_with(test) || *file == test.with_extension("rs"));
+        let only_tests =
+            tests.iter().any(|test| file.starts_with(test) || *file == test.with_extension("rs"));
         if !only_tests {
             import_findings(file, source, &mut findings);
         }
@@ -107,13 +112,19 @@ fn import_findings(file: &Path, source: &Source, findings: &mut Vec<Finding>) {
     for named in &source.named {
         let broken = rules.iter().filter(|rule| breaks(&named.path, rule)).map(|rule| rule.because);
         let first = named.path.first().map_or("", String::as_str);
-        let leaks = named.reexported && file.starts_with("agent") && NOT_REEXPORTED.contains(&first);
+        let leaks =
+            named.reexported && file.starts_with("agent") && NOT_REEXPORTED.contains(&first);
         let leak = leaks.then_some("a re-export would carry it into modules that must not know it");
         for because in broken.chain(leak) {
             let what = named.path.join("::");
             // One line per path and file: a name that is imported is met again at each use.
             if reported.insert((what.clone(), because)) {
-                findings.push(Finding { file: file.to_path_buf(), line: named.line, what, because });
+                findings.push(Finding {
+                    file: file.to_path_buf(),
+                    line: named.line,
+                    what,
+                    because,
+                });
             }
         }
     }
@@ -124,7 +135,9 @@ fn breaks(path: &[String], rule: &Rule) -> bool {
     let allowed = rule.but.iter().any(|allowed| below(path, allowed));
     // The bare name of a crate of which some parts are allowed says nothing yet: what is named through it does.
     let undecided = path.len() == 1 && !rule.but.is_empty();
-    !allowed && !undecided && rule.never.iter().any(|forbidden| below(path, forbidden) || globs(path, forbidden))
+    !allowed
+        && !undecided
+        && rule.never.iter().any(|forbidden| below(path, forbidden) || globs(path, forbidden))
 }
 
 /// Whether the path is the other one or something in it.
@@ -171,7 +184,8 @@ fn module_of(file: &Path) -> Vec<String> {
 /// Where the modules are that a file declares for tests only: the directory, or the file of that name.
 fn test_files(file: &Path, source: &Source) -> Vec<PathBuf> {
     let own = file.with_extension("");
-    let is_root = own.file_name().is_some_and(|name| name == "mod" || name == "lib" || name == "main");
+    let is_root =
+        own.file_name().is_some_and(|name| name == "mod" || name == "lib" || name == "main");
     let directory = if is_root { own.parent().unwrap_or(&own).to_path_buf() } else { own };
     source.test_modules.iter().map(|module| directory.join(module)).collect()
 }
@@ -181,7 +195,8 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !directory.is_dir() {
         return Ok(());
     }
-    let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
     for entry in entries {
         let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
         if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {

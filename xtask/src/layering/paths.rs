@@ -16,7 +16,7 @@ pub(super) struct Named {
 }
 
 /// What a file holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Source {
     pub(super) named: Vec<Named>,
     /// Lines with the keyword `unsafe`, tests included.
@@ -28,13 +28,15 @@ pub(super) struct Source {
 /// Reads a file that is the given module (`grantd`, `kernel`, `maps`).
 pub(super) fn read(source: &str, module: &[String]) -> Source {
     let tokens = tokens(source);
-    let mut found = Source::default();
-    found.unsafe_lines =
-        tokens.iter().filter(|t| t.word() == Some("unsafe")).map(|t| t.line).collect();
-    let mut reader = Reader { tokens: &tokens, at: 0, module: module.to_vec(), found: &mut found };
-    let raw = reader.collect();
-    found.named = resolve(raw);
-    found
+    let mut reader =
+        Reader { tokens: &tokens, at: 0, module: module.to_vec(), test_modules: Vec::new() };
+    let written = reader.collect();
+    let is_unsafe = |token: &&Token<'_>| token.word() == Some("unsafe");
+    Source {
+        named: resolve(written),
+        unsafe_lines: tokens.iter().filter(is_unsafe).map(|token| token.line).collect(),
+        test_modules: reader.test_modules,
+    }
 }
 
 /// A path as written, with the module in which it stands.
@@ -51,7 +53,7 @@ struct Reader<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     module: Vec<String>,
-    found: &'a mut Source,
+    test_modules: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -233,7 +235,7 @@ impl<'a> Reader<'a> {
             match token.kind {
                 Kind::Word("mod") if self.peek(2).is_some_and(|t| t.is(';')) => {
                     let name = self.peek(1).and_then(Token::word).map(str::to_owned);
-                    self.found.test_modules.extend(name);
+                    self.test_modules.extend(name);
                     self.at += 3;
                     return;
                 }
@@ -361,10 +363,19 @@ mod tests {
     #[test]
     fn a_path_through_an_import_is_followed() {
         assert!(names("use std::time; fn f() { time::Instant::now() }", "std::time::Instant::now"));
-        assert!(names("use std::time::Instant as T; fn f() { T::now() }", "std::time::Instant::now"));
-        assert!(names("use std::time; use time::Instant; f(Instant::now)", "std::time::Instant::now"));
+        assert!(names(
+            "use std::time::Instant as T; fn f() { T::now() }",
+            "std::time::Instant::now"
+        ));
+        assert!(names(
+            "use std::time; use time::Instant; f(Instant::now)",
+            "std::time::Instant::now"
+        ));
         assert!(names("fn f() { ::aya::load() }", "aya::load"));
-        assert!(names("select! { x = tokio::net::lookup_host(h) => {} }", "tokio::net::lookup_host"));
+        assert!(names(
+            "select! { x = tokio::net::lookup_host(h) => {} }",
+            "tokio::net::lookup_host"
+        ));
     }
 
     #[test]
@@ -402,7 +413,17 @@ mod tests {
 
     #[test]
     fn broken_source_ends() {
-        for source in ["use a::{b", "use a::<b>", "mod x {", "#[cfg(test)]", "use ;;", "use {{", "'", "\"", "r#"] {
+        for source in [
+            "use a::{b",
+            "use a::<b>",
+            "mod x {",
+            "#[cfg(test)]",
+            "use ;;",
+            "use {{",
+            "'",
+            "\"",
+            "r#",
+        ] {
             let _read = paths(source);
         }
     }

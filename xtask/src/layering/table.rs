@@ -21,12 +21,27 @@ pub(super) const NOT_REEXPORTED: &[&str] =
 pub(super) const UNSAFE_WITHIN: &[&str] = &["agent-ebpf", "agent/src/kernel"];
 
 /// The directories of the workspace that hold source.
-pub(super) const SOURCES: &[&str] =
-    &["agent", "agent-common", "agent-ebpf", "audit", "control-plane", "fuzz", "grant", "tests", "xtask"];
+pub(super) const SOURCES: &[&str] = &[
+    "agent",
+    "agent-common",
+    "agent-ebpf",
+    "audit",
+    "control-plane",
+    "fuzz",
+    "grant",
+    "tests",
+    "xtask",
+];
 
 /// The crates that the product consists of, as against its tests and tools.
-const PRODUCT: &[&str] =
-    &["agent/src", "agent-common/src", "agent-ebpf/src", "audit/src", "control-plane/src", "grant/src"];
+const PRODUCT: &[&str] = &[
+    "agent/src",
+    "agent-common/src",
+    "agent-ebpf/src",
+    "audit/src",
+    "control-plane/src",
+    "grant/src",
+];
 
 pub(super) const RULES: &[Rule] = &[
     Rule {

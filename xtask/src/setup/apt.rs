@@ -52,7 +52,8 @@ fn apt_get(arguments: &[&str], purpose: &str) -> Result<()> {
 }
 
 fn has_candidate(package: &str) -> bool {
-    let policy = command::probe(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]));
+    let policy =
+        command::probe(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]));
     policy.is_some_and(|policy| candidate(&policy).is_some())
 }
 

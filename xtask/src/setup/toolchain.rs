@@ -89,7 +89,8 @@ impl BpfToolchain {
         match self.compiler {
             Compiler::Debian => {
                 if !is_program(Path::new(DEBIAN_CLIPPY)) {
-                    let installed = apt::install(&["rust-web-clippy"], "install clippy for the BPF target");
+                    let installed =
+                        apt::install(&["rust-web-clippy"], "install clippy for the BPF target");
                     if let Err(error) = installed {
                         return Ok(Linter::Missing(format!("{error:#}")));
                     }
@@ -225,20 +226,25 @@ fn compiler_by_hand() -> String {
 
 /// The linker at its pinned version, built for one release of LLVM.
 fn pinned_linker(llvm: u32) -> Option<(Tool, &'static str)> {
-    let (_, feature, variant) = LINKER_FEATURES.into_iter().find(|(release, ..)| *release == llvm)?;
+    let (_, feature, variant) =
+        LINKER_FEATURES.into_iter().find(|(release, ..)| *release == llvm)?;
     let tool = Tool { name: "bpf-linker", version: "0.13.0", variant, duration: "a minute or two" };
     Some((tool, feature))
 }
 
 fn find_linker(llvm: u32) -> Option<PathBuf> {
     let pinned = pinned_linker(llvm).and_then(|(tool, _)| tool.find());
-    let any = || on_path("bpf-linker").filter(|linker| command::probe(Command::new(linker).arg("-V")).is_some());
+    let any = || {
+        on_path("bpf-linker")
+            .filter(|linker| command::probe(Command::new(linker).arg("-V")).is_some())
+    };
     pinned.or_else(any)
 }
 
 fn install_linker(llvm: u32) -> Result<PathBuf> {
     say!("    there is no bpf-linker yet");
-    let by_hand = || format!("install a bpf-linker that was built with LLVM {llvm} or later on the path");
+    let by_hand =
+        || format!("install a bpf-linker that was built with LLVM {llvm} or later on the path");
     let (tool, feature) = pinned_linker(llvm)
         .with_context(|| format!("the pinned bpf-linker knows no LLVM {llvm}: {}", by_hand()))?;
     let prefix = llvm_prefix(llvm).with_context(by_hand)?;
@@ -257,9 +263,11 @@ fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
         return Ok(PathBuf::from(prefix));
     }
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-    let complete = || prefix.join("bin/llvm-config").exists() && prefix.join("lib/libPolly.a").exists();
+    let complete =
+        || prefix.join("bin/llvm-config").exists() && prefix.join("lib/libPolly.a").exists();
     if !complete() {
-        let packages = [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"), "g++".to_owned()];
+        let packages =
+            [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"), "g++".to_owned()];
         apt::install(&packages.each_ref().map(String::as_str), "install LLVM for the BPF linker")?;
     }
     Ok(prefix)

@@ -49,7 +49,13 @@ impl Tool {
         variables: &[(&str, OsString)],
     ) -> Result<PathBuf> {
         let home = self.home();
-        say!("    building {} {} ({}) into {}", self.name, self.version, self.duration, home.display());
+        say!(
+            "    building {} {} ({}) into {}",
+            self.name,
+            self.version,
+            self.duration,
+            home.display()
+        );
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         let mut cargo = workspace::cargo("install");
         without_toolchain_variables(&mut cargo);
@@ -58,7 +64,8 @@ impl Tool {
         cargo.envs(variables.iter().map(|(name, value)| (name, value)));
         // Outside the workspace its settings do not reach the tool.
         command::run(cargo.current_dir(&home))?;
-        self.find().with_context(|| format!("{} was built but does not start", self.binary().display()))
+        self.find()
+            .with_context(|| format!("{} was built but does not start", self.binary().display()))
     }
 
     fn home(&self) -> PathBuf {
@@ -101,7 +108,8 @@ fn is_toolchain_variable(name: &str) -> bool {
     ];
     const CLEARED: [&str; 6] =
         ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CLIPPY_"];
-    let starts_with_one = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let starts_with_one =
+        |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     starts_with_one(&CLEARED) && !starts_with_one(&KEPT)
 }
 
@@ -124,7 +132,9 @@ mod tests {
         ] {
             assert!(is_toolchain_variable(cleared), "{cleared} would leak into the BPF build");
         }
-        for kept in ["CARGO_HOME", "CARGO_REGISTRIES_X_INDEX", "RUSTUP_HOME", "PATH", "RUST_BACKTRACE"] {
+        for kept in
+            ["CARGO_HOME", "CARGO_REGISTRIES_X_INDEX", "RUSTUP_HOME", "PATH", "RUST_BACKTRACE"]
+        {
             assert!(!is_toolchain_variable(kept), "{kept} is needed");
         }
     }

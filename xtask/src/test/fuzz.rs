@@ -21,7 +21,10 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let Some(cargo_fuzz) = setup::cargo_fuzz()? else {
-        report.not_run("fuzz targets", "they need rustup's nightly: `rustup toolchain install nightly`");
+        report.not_run(
+            "fuzz targets",
+            "they need rustup's nightly: `rustup toolchain install nightly`",
+        );
         return Ok(());
     };
     for target in targets {
@@ -43,7 +46,9 @@ fn targets(directory: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mut targets = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+    for entry in
+        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?
+    {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             targets.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));

@@ -58,7 +58,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         fuzz::run(&mut report)?;
         run_benchmarks(&mut report);
     } else if args.filter.is_none() {
-        report.not_run("fuzz targets, benchmarks", "they take longer; `cargo xtask test --all` runs them");
+        report.not_run(
+            "fuzz targets, benchmarks",
+            "they take longer; `cargo xtask test --all` runs them",
+        );
     }
     report.print();
     match report.total().failed {
@@ -90,10 +93,12 @@ impl Programs {
     /// Builds as who we are; only running needs root.
     fn build() -> Result<Self> {
         let mut cargo = workspace::cargo("build");
-        let built = workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--bins"]))?;
+        let built =
+            workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--bins"]))?;
         let directory = demo::program_directory(&built)?;
         let mut cargo = workspace::cargo("test");
-        let tests = workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--no-run"]))?;
+        let tests =
+            workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--no-run"]))?;
         let tests = tests.into_iter().filter(|made| made.is_test);
         let (end_to_end, unit) = tests.partition(|made| made.package == END_TO_END);
         Ok(Self { directory, unit, end_to_end })
@@ -119,7 +124,13 @@ fn run_unit_tests(programs: &Programs, args: &TestArgs, report: &mut Report) -> 
     step!("documentation examples");
     let mut group = Group::new("documentation examples");
     let mut examples = workspace::cargo("test");
-    examples.args(workspace::HOST_PACKAGES).args(["--locked", "--doc", "--quiet", "--no-fail-fast", "--"]);
+    examples.args(workspace::HOST_PACKAGES).args([
+        "--locked",
+        "--doc",
+        "--quiet",
+        "--no-fail-fast",
+        "--",
+    ]);
     examples.args(&args.filter);
     let status = command::lines(&mut examples, |line| {
         group.read("doc", line);
@@ -153,13 +164,19 @@ fn run_end_to_end(
     let mut group = Group::new("end-to-end tests");
     for program in &programs.end_to_end {
         let mut test = arguments(command_for(program), args);
-        run_program(&mut group, report, &name(program), test.args(["--test-threads", END_TO_END_THREADS]))?;
+        run_program(
+            &mut group,
+            report,
+            &name(program),
+            test.args(["--test-threads", END_TO_END_THREADS]),
+        )?;
     }
     run_long(&mut group, report, args, |ignored| {
         let program = programs.end_to_end.iter().find(|program| name(program) == ignored)?;
         Some(command_for(program))
     })?;
-    let notes = fs::read_to_string(&notes).with_context(|| format!("cannot read {}", notes.display()))?;
+    let notes =
+        fs::read_to_string(&notes).with_context(|| format!("cannot read {}", notes.display()))?;
     for note in notes.lines() {
         let (what, why) = note.split_once(": ").unwrap_or((note, "no reason is given"));
         report.not_run(what, why);
@@ -195,7 +212,12 @@ fn run_long(
 }
 
 /// Runs one test program, passes its output on and takes its results in.
-fn run_program(group: &mut Group, report: &mut Report, name: &str, test: &mut Command) -> Result<()> {
+fn run_program(
+    group: &mut Group,
+    report: &mut Report,
+    name: &str,
+    test: &mut Command,
+) -> Result<()> {
     if std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none() {
         test.arg("--color=always");
     }
@@ -207,7 +229,10 @@ fn run_program(group: &mut Group, report: &mut Report, name: &str, test: &mut Co
         say::out(line);
     })?;
     if !closed {
-        report.fault(format!("{name} ended without a result: {status} from\n    {}", command::shown(test)));
+        report.fault(format!(
+            "{name} ended without a result: {status} from\n    {}",
+            command::shown(test)
+        ));
     } else if !status.success() && group.counts.failed == failed_before {
         report.fault(format!("{name}: {status} from\n    {}", command::shown(test)));
     }

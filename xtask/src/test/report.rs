@@ -191,8 +191,11 @@ mod tests {
     fn a_coloured_result_counts_like_a_plain_one() {
         let coloured = FAILED.replace("FAILED", "\u{1b}[31mFAILED\u{1b}[m").replace('\n', "");
         assert_eq!(result_line(&without_colour(&coloured)).map(|c| c.failed), Some(2));
-        assert_eq!(result_line(&without_colour(&FAILED.replace("FAILED", "\u{1b}[32mok\u{1b}(B\u{1b}[m")))
-            .map(|c| c.passed), Some(3));
+        assert_eq!(
+            result_line(&without_colour(&FAILED.replace("FAILED", "\u{1b}[32mok\u{1b}(B\u{1b}[m")))
+                .map(|c| c.passed),
+            Some(3)
+        );
     }
 
     #[test]
