@@ -1,0 +1,130 @@
+//! Bounds of the listener, and counts of what they cut off.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Connections at once. A control plane needs a handful.
+const MAX_CONNECTIONS: usize = 64;
+/// Requests in hand at once, over all connections.
+const MAX_REQUESTS: usize = 128;
+/// Requests in hand at once on one HTTP/2 connection.
+pub(super) const MAX_STREAMS: u32 = 32;
+/// Bytes of one request's headers.
+pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Header fields of one request.
+pub(super) const MAX_HEADERS: usize = 64;
+
+/// How long, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; one more is accepted, dropped and counted.
+    pub max_connections: usize,
+    /// Requests in hand at once; one more is answered `503`.
+    pub max_requests: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the handshake to the first request's last header.
+    pub headers: Duration,
+    /// From a request's last header to the end of its body.
+    pub body: Duration,
+    /// Between requests of one connection.
+    pub idle: Duration,
+    /// Age at which a connection is ended, so that its certificate is checked anew.
+    pub max_age: Duration,
+    /// What requests in hand are given to finish when a connection or the listener ends.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: MAX_CONNECTIONS,
+            max_requests: MAX_REQUESTS,
+            handshake: Duration::from_secs(5),
+            headers: Duration::from_secs(5),
+            body: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            max_age: Duration::from_secs(300),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Counts since start; they only grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    over_capacity: AtomicU64,
+    accept_failed: AtomicU64,
+    handshake_failed: AtomicU64,
+    handshake_timed_out: AtomicU64,
+    requests: AtomicU64,
+    problems: AtomicU64,
+}
+
+/// One reading of [`Counters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountersSnapshot {
+    /// Connections taken into service.
+    pub accepted: u64,
+    /// Connections dropped because the most were open.
+    pub over_capacity: u64,
+    /// Failures of `accept(2)` itself (descriptors exhausted).
+    pub accept_failed: u64,
+    /// Handshakes that failed: no or foreign or revoked certificate, old TLS, no TLS.
+    pub handshake_failed: u64,
+    /// Handshakes that took too long.
+    pub handshake_timed_out: u64,
+    /// Requests whose headers were read.
+    pub requests: u64,
+    /// Requests answered with a problem.
+    pub problems: u64,
+}
+
+impl Counters {
+    /// Reads all counts.
+    pub fn snapshot(&self) -> CountersSnapshot {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        CountersSnapshot {
+            accepted: read(&self.accepted),
+            over_capacity: read(&self.over_capacity),
+            accept_failed: read(&self.accept_failed),
+            handshake_failed: read(&self.handshake_failed),
+            handshake_timed_out: read(&self.handshake_timed_out),
+            requests: read(&self.requests),
+            problems: read(&self.problems),
+        }
+    }
+
+    pub(super) fn accepted(&self) {
+        add(&self.accepted);
+    }
+
+    pub(super) fn over_capacity(&self) {
+        add(&self.over_capacity);
+    }
+
+    pub(super) fn accept_failed(&self) {
+        add(&self.accept_failed);
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        add(&self.handshake_failed);
+    }
+
+    pub(super) fn handshake_timed_out(&self) {
+        add(&self.handshake_timed_out);
+    }
+
+    pub(super) fn request(&self) {
+        add(&self.requests);
+    }
+
+    pub(super) fn problem(&self) {
+        add(&self.problems);
+    }
+}
+
+fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}

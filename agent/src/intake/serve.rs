@@ -1,0 +1,121 @@
+//! The accept loop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{self, Connection};
+use super::routes::{Shared, router};
+use super::{Admission, Counters, Limits};
+
+/// Pause after `accept(2)` itself failed: without one, exhausted descriptors become a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// All that the listener is made of.
+pub struct Listener {
+    /// A bound socket.
+    pub socket: TcpListener,
+    /// The TLS configuration for new connections. When it changes, open connections finish what
+    /// they have in hand and end, so that nobody stays in on a certificate since revoked.
+    pub tls: watch::Receiver<Arc<ServerConfig>>,
+    /// Who decides.
+    pub admission: Arc<dyn Admission>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Counts, shared with whoever reports them.
+    pub counters: Arc<Counters>,
+}
+
+/// Serves until `shutdown` turns true or its sender is gone; then takes no connection more, gives
+/// requests in hand [`Limits::drain`] to finish, and returns.
+pub async fn serve(listener: Listener, mut shutdown: watch::Receiver<bool>) {
+    let Listener { socket, tls, admission, limits, counters } = listener;
+    let requests = Arc::new(Semaphore::new(limits.max_requests));
+    let server = Server {
+        router: router(Shared {
+            admission,
+            counters: Arc::clone(&counters),
+            requests: Arc::clone(&requests),
+            body_limit: limits.body,
+        }),
+        places: Arc::new(Semaphore::new(limits.max_connections)),
+        tls,
+        shutdown: shutdown.clone(),
+        limits,
+        counters,
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = socket.accept() => match accepted {
+                Ok((stream, address)) => server.take(stream, address, &mut connections),
+                Err(error) => {
+                    server.counters.accept_failed();
+                    tracing::debug!(%error, "accepting a connection failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(socket);
+    drain(connections, &requests, limits).await;
+}
+
+struct Server {
+    router: Router,
+    places: Arc<Semaphore>,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    shutdown: watch::Receiver<bool>,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    fn take(&self, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.counters.over_capacity();
+            return;
+        };
+        self.counters.accepted();
+        let connection = Connection {
+            router: self.router.clone(),
+            tls: self.tls.clone(),
+            shutdown: self.shutdown.clone(),
+            limits: self.limits,
+            counters: Arc::clone(&self.counters),
+        };
+        connections.spawn(run(connection, stream, address, place));
+    }
+}
+
+async fn run(
+    connection: Connection,
+    stream: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+) {
+    connection::run(connection, stream, address).await;
+    drop(place);
+}
+
+/// Waits for connections, then for decisions whose peer has hung up.
+async fn drain(mut connections: JoinSet<()>, requests: &Semaphore, limits: Limits) {
+    let all = u32::try_from(limits.max_requests).unwrap_or(u32::MAX);
+    let finished = timeout(limits.drain, async {
+        while connections.join_next().await.is_some() {}
+        let _ = requests.acquire_many(all).await;
+    });
+    if finished.await.is_err() {
+        connections.shutdown().await;
+    }
+}
