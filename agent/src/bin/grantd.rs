@@ -1,1 +1,112 @@
-fn main() {}
+//! `grantd`: the daemon. Parses, prepares the process and exits; what it does is in [`grantd::runtime`].
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use grantd::ctl::{cli::chain, exit::Exit};
+use nix::sys::{
+    prctl,
+    resource::{Resource, setrlimit},
+};
+use tracing_subscriber::EnvFilter;
+
+/// Filter of the operator log, as `tracing_subscriber::EnvFilter` reads it.
+const LOG_VARIABLE: &str = "GRANTD_LOG";
+const DEFAULT_LOG: &str = "info";
+
+/// Host enforcement for AI agents: opens what a signed grant says, and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "grantd", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon in the foreground
+    #[command(
+        after_help = "Examples:\n  grantd run --check --config ./config.toml\n  GRANTD_LOG=debug grantd run\n\n\
+        Exit codes: 0 stopped as asked or no faults, 64 usage, 65 bad config, 69 the kernel lacks\n\
+        something, 70 defect, 71 the system refused, 74 I/O, 77 permission (docs/commands.md)."
+    )]
+    Run {
+        /// Config file
+        #[arg(long, value_name = "FILE", default_value = "/etc/grantd/config.toml")]
+        config: PathBuf,
+        /// Validates config and kernel, prints what it found, and exits
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    // First of all: nothing that this process will hold may end in a core file.
+    if let Err(error) = forbid_core_dumps() {
+        return fail(&error, Exit::Os);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // With nowhere to write to, the exit code is all there is.
+            drop(error.print());
+            return exit.into();
+        }
+    };
+    let Command::Run { config, check } = cli.command;
+    if check {
+        return daemon::check(&config);
+    }
+    log_to_stderr();
+    daemon::run(config)
+}
+
+/// Neither a core file nor `/proc/<pid>/mem` for others of the same user.
+fn forbid_core_dumps() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    prctl::set_dumpable(false)
+}
+
+/// The journal adds times itself and shows no colours.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_LOG.into());
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let plain = journal
+        || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || !std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!plain)
+        .with_target(false);
+    if journal { log.without_time().init() } else { log.init() }
+}
+
+/// Prints the error with its causes, once.
+fn fail(error: &dyn std::error::Error, exit: Exit) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "grantd: {}", chain(error).join(": ")));
+    exit.into()
+}
+
+/// The two ways in. Kept apart from the process set-up above.
+mod daemon {
+    use std::{path::Path, path::PathBuf, process::ExitCode};
+
+    use super::{Exit, fail};
+
+    pub(super) fn run(config: PathBuf) -> ExitCode {
+        check(&config)
+    }
+
+    pub(super) fn check(config: &Path) -> ExitCode {
+        match grantd::config::Config::load(config) {
+            Ok(_) => Exit::Ok.into(),
+            Err(faults) => fail(&faults, Exit::Data),
+        }
+    }
+}

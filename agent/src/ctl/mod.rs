@@ -1,1 +1,23 @@
-//! placeholder
+//! The local control socket: its protocol, the daemon's end, and `grantctl`.
+//!
+//! The socket is `<run>/ctl.sock`, root and group `grantd`, mode 0660. Whoever may open it may read
+//! state; only uid 0 may change anything; a caller inside the enforced slice is refused everything,
+//! whatever its uid. [`serve`] knows nothing of what it controls: that is behind [`Control`].
+
+pub mod cli;
+pub mod exit;
+
+mod client;
+mod line;
+mod peer;
+mod protocol;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use peer::{Caller, Denied, authorise, cgroup_inside};
+pub use protocol::{
+    AuditStatus, Counter, Coverage, CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE, GrantPage,
+    GrantView, KernelView, KeysStatus, MAX_REPLY_LINE, MAX_REQUEST_LINE, PROTOCOL_VERSION, Reloaded,
+    Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status, WorkloadStatus,
+};
+pub use server::{BindError, Control, ServerConfig, bind, serve};

@@ -1,1 +1,294 @@
-//! placeholder
+//! The ledger: which grants were accepted, which ended, what was revoked. Durable and synchronous.
+//!
+//! Owned by one task, which hands in the time. Every change is one transaction that is on disk when
+//! the method returns; memory follows only after it. What is on disk is the truth after a crash:
+//!
+//! - a grant that was accepted and not marked in force is [`State::Accepted`] after a restart: to be
+//!   programmed or ended by whoever reconciles the ledger with the kernel;
+//! - a grant is remembered until five minutes after its `exp`, a revocation until nothing that it
+//!   refuses could pass the other checks. When either is forgotten, the floor for `iat` moves past it:
+//!   a wall clock that is set back does not bring it back.
+
+mod error;
+mod index;
+mod open;
+mod record;
+mod replay;
+mod revoke;
+mod store;
+
+use grantd_grant::{GrantId, ReplayAnswer, UnixTime, VerifiedGrant, WorkloadName};
+use redb::Durability;
+
+pub use error::{AcceptError, LedgerError};
+pub use open::Opened;
+pub use record::{EndCause, LedgerGrant, Placement, State};
+pub use store::StoreError;
+pub use replay::ReplayQuery;
+pub use revoke::Revoked;
+
+use crate::clock::Now;
+use index::Index;
+use store::{Change, Meta, Store};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Store,
+    index: Index,
+}
+
+impl Ledger {
+    /// Check 10: what is remembered of this grant, its subject and its time. Reads no disk.
+    ///
+    /// A grant that is over, by whatever cause, is answered [`ReplayAnswer::Revoked`].
+    #[must_use]
+    pub fn replay(&self, query: &ReplayQuery) -> ReplayAnswer {
+        self.index.replay(query)
+    }
+
+    /// Records a grant as accepted. Asks check 10 again, since time has passed since it was asked.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; then nothing may be programmed.
+    pub fn accept(
+        &mut self,
+        grant: VerifiedGrant,
+        placement: Placement,
+    ) -> Result<&LedgerGrant, AcceptError> {
+        if self.index.meta.frozen {
+            return Err(AcceptError::Frozen);
+        }
+        match self.replay(&ReplayQuery::new(&grant, *grant.jws_sha256())) {
+            ReplayAnswer::New => {}
+            other => return Err(AcceptError::Replay(other)),
+        }
+        let id = grant.id().clone();
+        let accepted = LedgerGrant { grant, placement, state: State::Accepted };
+        self.commit("accept a grant", &[Change::PutGrant(&accepted)], Durability::Immediate)?;
+        self.index.put(accepted.clone());
+        Ok(self.index.live.entry(id).or_insert(accepted))
+    }
+
+    /// Records that a live grant was read back from the kernel and, in the same transaction, that the
+    /// one it replaces has ended. Does nothing for grants that are not live.
+    ///
+    /// Without a replaced grant this is not waited for: after a crash the grant is
+    /// [`State::Accepted`] again, which reconciling settles.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`].
+    pub fn mark_in_force(
+        &mut self,
+        id: &GrantId,
+        replaced: Option<&GrantId>,
+        now: Now,
+    ) -> Result<(), LedgerError> {
+        let state = State::Ended { cause: EndCause::Replaced, at_unix_ms: now.unix_ms() };
+        let ended = replaced.and_then(|old| self.with_state(old, state));
+        let durability = if ended.is_some() { Durability::Immediate } else { Durability::None };
+        let new: Vec<_> = self.with_state(id, State::InForce).into_iter().chain(ended).collect();
+        self.put_all("mark a grant as in force", new, durability)
+    }
+
+    /// Ends a live grant. Does nothing for one that is not live: the first cause stays.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`].
+    pub fn end(&mut self, id: &GrantId, cause: EndCause, now: Now) -> Result<(), LedgerError> {
+        self.end_many([(id, cause)], now)
+    }
+
+    /// Ends live grants in one transaction.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]; then none of them is recorded as ended.
+    pub fn end_many<'a>(
+        &mut self,
+        ends: impl IntoIterator<Item = (&'a GrantId, EndCause)>,
+        now: Now,
+    ) -> Result<(), LedgerError> {
+        let at_unix_ms = now.unix_ms();
+        let ended = ends
+            .into_iter()
+            .filter_map(|(id, cause)| self.with_state(id, State::Ended { cause, at_unix_ms }))
+            .collect();
+        self.put_all("end grants", ended, Durability::Immediate)
+    }
+
+    /// Forgets a grant that is accepted and not in force, as if it had never come, so that it can be
+    /// pushed again. For a kernel that did not take it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`].
+    pub fn abandon(&mut self, id: &GrantId) -> Result<(), LedgerError> {
+        let accepted = self.index.live.get(id).is_some_and(|live| live.state == State::Accepted);
+        if accepted {
+            self.commit("abandon a grant", &[Change::DropGrant(id)], Durability::Immediate)?;
+            self.index.drop_grant(id);
+        }
+        Ok(())
+    }
+
+    /// Brings deadlines of live grants forward, after a step of the wall clock. A later deadline than
+    /// the recorded one is ignored.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`].
+    pub fn shorten<'a>(
+        &mut self,
+        deadlines_boot_ns: impl IntoIterator<Item = (&'a GrantId, u64)>,
+    ) -> Result<(), LedgerError> {
+        let earlier = deadlines_boot_ns
+            .into_iter()
+            .filter_map(|(id, deadline)| {
+                let mut grant = self.index.live.get(id)?.clone();
+                let shorter = deadline < grant.placement.deadline_boot_ns;
+                grant.placement.deadline_boot_ns = deadline;
+                shorter.then_some(grant)
+            })
+            .collect();
+        self.put_all("bring deadlines forward", earlier, Durability::Immediate)
+    }
+
+    /// The kernel's id of a workload: the same for the same name for as long as the ledger lives, never
+    /// given to another. Ids below 16 are reserved.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`] or [`LedgerError::NoWorkloadIds`].
+    pub fn workload_id(&mut self, name: &WorkloadName) -> Result<u32, LedgerError> {
+        if let Some(id) = self.index.workloads.get(name) {
+            return Ok(*id);
+        }
+        let id = self.index.next_workload_id().ok_or(LedgerError::NoWorkloadIds)?;
+        let change = Change::Workload(name, id);
+        self.commit("record a workload id", &[change], Durability::Immediate)?;
+        self.index.workloads.insert(name.clone(), id);
+        Ok(id)
+    }
+
+    /// From now on, also after a restart, no grant is accepted.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]; then the caller refuses grants by itself.
+    pub fn freeze(&mut self) -> Result<(), LedgerError> {
+        self.set_frozen(true)
+    }
+
+    /// Accepts grants again.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`].
+    pub fn thaw(&mut self) -> Result<(), LedgerError> {
+        self.set_frozen(false)
+    }
+
+    /// Whether new grants are frozen.
+    #[must_use]
+    pub fn frozen(&self) -> bool {
+        self.index.meta.frozen
+    }
+
+    /// Grants with an earlier `iat` are refused.
+    #[must_use]
+    pub fn floor(&self) -> UnixTime {
+        self.index.meta.min_iat
+    }
+
+    /// Highest `seq` of a revocation so far; 0 before the first.
+    #[must_use]
+    pub fn revocation_seq(&self) -> u64 {
+        self.index.meta.revocation_seq
+    }
+
+    /// Live grants, ordered by id.
+    pub fn live(&self) -> impl Iterator<Item = &LedgerGrant> {
+        self.index.live.values()
+    }
+
+    /// Live grants whose ids come after `id`, ordered by id.
+    pub fn live_after<'a>(&'a self, id: &GrantId) -> impl Iterator<Item = &'a LedgerGrant> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.index.live.range((Excluded(id), Unbounded)).map(|(_, grant)| grant)
+    }
+
+    /// A live grant.
+    #[must_use]
+    pub fn get(&self, id: &GrantId) -> Option<&LedgerGrant> {
+        self.index.live.get(id)
+    }
+
+    /// A grant that is remembered, live or over; reads the disk.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`], when the store cannot be read.
+    pub fn find(&self, id: &GrantId) -> Result<Option<LedgerGrant>, LedgerError> {
+        if let Some(live) = self.get(id) {
+            return Ok(Some(live.clone()));
+        }
+        let read = self.store.grant(id);
+        read.map_err(|source| LedgerError::Write { operation: "read a grant", source })
+    }
+
+    /// How many grants are live.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.live.len()
+    }
+
+    /// How many grants are remembered, live or over.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.index.remembered()
+    }
+
+    /// Earliest deadline of a live grant, `CLOCK_BOOTTIME` nanoseconds.
+    #[must_use]
+    pub fn next_deadline_boot_ns(&self) -> Option<u64> {
+        self.index.next_deadline_boot_ns()
+    }
+
+    /// Live grants of which a deadline has passed, by either clock.
+    pub fn past(&self, now: Now) -> impl Iterator<Item = &LedgerGrant> {
+        self.live().filter(move |grant| grant.is_past(now.boot_ns, now.tai_ns))
+    }
+
+    fn set_frozen(&mut self, frozen: bool) -> Result<(), LedgerError> {
+        let meta = Meta { frozen, ..self.index.meta.clone() };
+        self.commit("freeze or thaw", &[Change::Meta(&meta)], Durability::Immediate)?;
+        self.index.meta = meta;
+        Ok(())
+    }
+
+    fn with_state(&self, id: &GrantId, state: State) -> Option<LedgerGrant> {
+        self.index.live.get(id).map(|live| LedgerGrant { state, ..live.clone() })
+    }
+
+    fn put_all(
+        &mut self,
+        operation: &'static str,
+        grants: Vec<LedgerGrant>,
+        durability: Durability,
+    ) -> Result<(), LedgerError> {
+        if grants.is_empty() {
+            return Ok(());
+        }
+        let changes: Vec<_> = grants.iter().map(Change::PutGrant).collect();
+        self.commit(operation, &changes, durability)?;
+        grants.into_iter().for_each(|grant| self.index.put(grant));
+        Ok(())
+    }
+
+    fn commit(
+        &self,
+        operation: &'static str,
+        changes: &[Change<'_>],
+        durability: Durability,
+    ) -> Result<(), LedgerError> {
+        let written = self.store.commit(changes, durability);
+        written.map_err(|source| LedgerError::Write { operation, source })
+    }
+}
+
+#[cfg(test)]
+mod tests;
