@@ -1,0 +1,176 @@
+//! A small client that runs as a confined workload and tells, as JSON lines, what it could reach.
+//!
+//! It enters its control group and gives up root before it does anything else.
+
+use std::fs;
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Parser, Subcommand};
+use grantd_e2e::issuer::Shape;
+use grantd_e2e::world::World;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use serde::Serialize;
+
+#[path = "probe/attack.rs"]
+mod attack;
+#[path = "probe/reach.rs"]
+mod reach;
+
+/// Tries to reach things from inside a control group.
+#[derive(Parser)]
+struct Options {
+    /// Enter this cgroup first.
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
+    /// Then become this user, with no other groups.
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Let the process leave cores of any size.
+    #[arg(long)]
+    cores: bool,
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Connect once by TCP.
+    Tcp {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 2000)]
+        timeout_ms: u64,
+    },
+    /// Send one datagram and wait for its echo.
+    Udp {
+        to: SocketAddr,
+        /// Use connect(2) and send(2) instead of sendto(2).
+        #[arg(long)]
+        connected: bool,
+        #[arg(long, default_value_t = 1000)]
+        timeout_ms: u64,
+    },
+    /// Hold a connection: a request every interval, or nothing at all when idle.
+    Hold {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 20)]
+        interval_ms: u64,
+        #[arg(long)]
+        idle: bool,
+    },
+    /// Connect again and again; ends after so many, or when standard input ends.
+    Loop {
+        to: SocketAddr,
+        #[arg(long)]
+        count: Option<u64>,
+        #[arg(long, default_value_t = 0)]
+        interval_us: u64,
+    },
+    /// Connect to each of these addresses once, in turn; the loop's summary.
+    Each { to: Vec<SocketAddr> },
+    /// Wait for a line on standard input before each command on it: `tcp ADDR` or `udp ADDR`.
+    Serve,
+    /// Try what an agent's user must not be able to do.
+    Attack(attack::Targets),
+    /// Become another program.
+    Exec {
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Assemble a deployment without its daemon, say its name, and wait to be ended.
+    Stand,
+    /// Hold a text in memory and abort: shows whether this system leaves cores.
+    Crash { text: String },
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    settle(&options)?;
+    match options.command {
+        What::Tcp { to, timeout_ms } => say(&reach::tcp(to, Duration::from_millis(timeout_ms))),
+        What::Udp { to, connected, timeout_ms } => {
+            say(&reach::udp(to, connected, Duration::from_millis(timeout_ms)))
+        }
+        What::Hold { to, interval_ms, idle } => {
+            let interval = (!idle).then(|| Duration::from_millis(interval_ms));
+            reach::hold(to, interval, &mut |event| say(event))
+        }
+        What::Loop { to, count, interval_us } => {
+            say(&reach::repeat(to, count, Duration::from_micros(interval_us)))
+        }
+        What::Each { to } => say(&reach::each(&to)),
+        What::Serve => serve(),
+        What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
+        What::Exec { command } => become_program(&command),
+        What::Stand => stand(),
+        What::Crash { text } => crash(&text),
+    }
+}
+
+/// Enters the cgroup and drops privileges, in this order: an ordinary user may not move itself.
+fn settle(options: &Options) -> Result<()> {
+    if let Some(cgroup) = &options.cgroup {
+        fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+            .with_context(|| format!("entering {}", cgroup.display()))?;
+    }
+    if options.cores {
+        use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+        setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY).context("allowing cores")?;
+    }
+    if let Some(uid) = options.uid {
+        setgroups(&[]).context("dropping groups")?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
+        setresgid(gid, gid, gid).context("dropping the group")?;
+        setresuid(uid, uid, uid).context("dropping root")?;
+        nix::sys::prctl::set_no_new_privs().context("giving up new privileges")?;
+    }
+    Ok(())
+}
+
+fn say(report: &impl Serialize) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, report).context("writing a report")?;
+    out.write_all(b"\n")?;
+    out.flush().context("writing a report")
+}
+
+/// One process for many attempts, so that each costs no start of a process.
+fn serve() -> Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (verb, address) = line.split_once(' ').context("`tcp ADDR` or `udp ADDR`")?;
+        let to: SocketAddr = address.parse().context("an address")?;
+        match verb {
+            "tcp" => say(&reach::tcp(to, Duration::from_secs(2)))?,
+            "udp" => say(&reach::udp(to, false, Duration::from_secs(1)))?,
+            other => return Err(anyhow!("no such command: {other}")),
+        }
+    }
+    Ok(())
+}
+
+fn stand() -> Result<()> {
+    let world = World::assemble(Shape::okta())?;
+    let sleeper = world.coding.start(&["serve"])?;
+    say(&(world.workdir.name(), sleeper.pid()))?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn become_program(command: &[String]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("a command")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("starting {program}"))
+}
+
+fn crash(text: &str) -> Result<()> {
+    let held = text.to_owned();
+    say(&held.len())?;
+    std::process::abort()
+}

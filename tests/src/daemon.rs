@@ -1,0 +1,229 @@
+//! grantd itself, started the way a unit would.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::config::ConfigFile;
+use crate::ctl;
+use crate::netns::Netns;
+use crate::programs;
+
+/// How long a start may take until it says that it enforces.
+const START: Duration = Duration::from_secs(20);
+/// How long an orderly stop may take.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Where and how the daemon runs.
+pub struct Daemon {
+    config: ConfigFile,
+    config_path: PathBuf,
+    log: PathBuf,
+    netns: Netns,
+    cgroup: PathBuf,
+    cores: bool,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Prepares one that runs inside `netns` and in `cgroup`, with its config and log in `directory`.
+    ///
+    /// # Errors
+    /// When the config cannot be written.
+    pub fn new(directory: &Path, config: ConfigFile, netns: &Netns, cgroup: &Path) -> Result<Self> {
+        let daemon = Self {
+            config,
+            config_path: directory.join("config.toml"),
+            log: directory.join("grantd.log"),
+            netns: netns.clone(),
+            cgroup: cgroup.to_owned(),
+            cores: false,
+            child: None,
+        };
+        daemon.write_config()?;
+        Ok(daemon)
+    }
+
+    /// What its config says.
+    #[must_use]
+    pub fn config(&self) -> &ConfigFile {
+        &self.config
+    }
+
+    /// Where its config is.
+    #[must_use]
+    pub fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
+    /// Changes its config; takes effect at the next start or reload.
+    ///
+    /// # Errors
+    /// When the config cannot be written.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut ConfigFile)) -> Result<()> {
+        change(&mut self.config);
+        self.write_config()
+    }
+
+    /// Lets the next start leave cores of any size.
+    pub fn allow_cores(&mut self) {
+        self.cores = true;
+    }
+
+    fn write_config(&self) -> Result<()> {
+        fs::write(&self.config_path, self.config.text())
+            .with_context(|| format!("writing {}", self.config_path.display()))
+    }
+
+    /// Starts it and waits until it says that it enforces.
+    ///
+    /// # Errors
+    /// When it ends, or does not get ready in time; the message holds its log.
+    pub fn start(&mut self) -> Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(programs::find("probe")?);
+        command.arg("--cgroup").arg(&self.cgroup);
+        if self.cores {
+            command.arg("--cores");
+        }
+        command.arg("exec").arg("--").arg(programs::find("grantd")?);
+        command.args(["run", "--config"]).arg(&self.config_path);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("RUST_LOG", "debug").env("RUST_BACKTRACE", "1");
+        command.current_dir(&self.config.run);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(self.netns.spawn(&mut command)?);
+        self.wait_until_enforcing()
+    }
+
+    fn wait_until_enforcing(&mut self) -> Result<()> {
+        let (socket, log) = (self.socket(), self.log.clone());
+        let child = self.child.as_mut().context("the daemon is not running")?;
+        let outcome = clock::wait_until("grantd to enforce", START, || {
+            if let Some(status) = child.try_wait()? {
+                bail!("grantd ended at start: {status}");
+            }
+            let status = ctl::ask(&socket, &json!({"op": "status"})).unwrap_or(Value::Null);
+            Ok((status.get("enforcing") == Some(&Value::Bool(true))).then_some(()))
+        });
+        outcome.with_context(|| format!("its log:\n{}", tail(&log, 60)))
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pid(&self) -> Result<i32> {
+        let child = self.child.as_ref().context("the daemon is not running")?;
+        i32::try_from(child.id()).context("a process id")
+    }
+
+    /// Kills it with SIGKILL and waits for its end.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill9(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        child.kill().context("killing grantd")?;
+        child.wait().context("waiting for grantd")?;
+        Ok(())
+    }
+
+    /// Asks it to stop and waits for its end.
+    ///
+    /// # Errors
+    /// When it is not running or does not stop in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let status = self.end_with(Signal::SIGTERM)?;
+        Ok(status)
+    }
+
+    /// Sends a signal that ends it and waits for its end.
+    ///
+    /// # Errors
+    /// When it is not running or does not end in time.
+    pub fn end_with(&mut self, signal: Signal) -> Result<ExitStatus> {
+        kill(Pid::from_raw(self.pid()?), signal).context("signalling grantd")?;
+        let mut child = self.child.take().context("the daemon is not running")?;
+        clock::wait_until("grantd to stop", STOP, || Ok(child.try_wait()?))
+            .inspect_err(|_| drop(child.kill()))
+    }
+
+    /// Stops it in order and starts it again.
+    ///
+    /// # Errors
+    /// As [`Self::stop`] and [`Self::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start()
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.config.run.join("ctl.sock")
+    }
+
+    /// Asks its control socket.
+    ///
+    /// # Errors
+    /// When it does not answer or answers with an error.
+    pub fn ask(&self, request: &Value) -> Result<Value> {
+        ctl::ask(&self.socket(), request)
+    }
+
+    /// Live grants, as read back from the kernel.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn grants(&self) -> Result<Vec<Value>> {
+        ctl::grants(&self.socket())
+    }
+
+    /// Runs `grantd` or `grantctl` with this config and waits for its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(programs::find(program)?);
+        if program == "grantctl" {
+            command.arg("--config").arg(&self.config_path);
+        }
+        command.args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
+        self.netns.enter(|| command.output())?.with_context(|| format!("running {program}"))
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        tail(&self.log, 80)
+    }
+
+    /// Its log, whole.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+}

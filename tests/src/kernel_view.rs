@@ -1,0 +1,85 @@
+//! What the kernel maps hold, read from the pins and not through the daemon.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData};
+use grantd_common::{ABI_VERSION, ExactKey, ExactRule, GrantSlot, RangeKey, RangeRule, capacity};
+
+const EXACT_KEY: usize = size_of::<ExactKey>();
+const EXACT_RULE: usize = size_of::<ExactRule>();
+const RANGE_KEY: usize = size_of::<RangeKey>();
+const RANGE_RULE: usize = size_of::<RangeRule>();
+const SLOT: usize = size_of::<GrantSlot>();
+/// A slot begins with its deadline.
+const DEADLINE: usize = 8;
+
+/// The pinned maps of one grantd.
+#[derive(Clone, Debug)]
+pub struct KernelView {
+    maps: PathBuf,
+}
+
+/// How much the maps hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// Entries of `EXACT`.
+    pub exact: usize,
+    /// Entries of `RANGES`.
+    pub ranges: usize,
+    /// Slots of `GRANTS` whose deadline is not zero.
+    pub live_slots: usize,
+}
+
+impl KernelView {
+    /// The maps pinned below a BPF filesystem.
+    #[must_use]
+    pub fn of(bpffs: &Path) -> Self {
+        Self { maps: bpffs.join("grantd").join(format!("abi-{ABI_VERSION}")) }
+    }
+
+    /// The pin of a map.
+    #[must_use]
+    pub fn pin(&self, map: &str) -> PathBuf {
+        self.maps.join(map)
+    }
+
+    /// Counts what the maps hold.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn entries(&self) -> Result<Entries> {
+        let exact: HashMap<_, [u8; EXACT_KEY], [u8; EXACT_RULE]> =
+            Map::HashMap(self.map("EXACT")?).try_into().context("EXACT")?;
+        let ranges: LpmTrie<_, [u8; RANGE_KEY], [u8; RANGE_RULE]> =
+            Map::LpmTrie(self.map("RANGES")?).try_into().context("RANGES")?;
+        let mut entries = Entries { live_slots: self.live_slots()?, ..Entries::default() };
+        for key in exact.keys() {
+            key.context("reading EXACT")?;
+            entries.exact += 1;
+        }
+        for key in ranges.keys() {
+            key.context("reading RANGES")?;
+            entries.ranges += 1;
+        }
+        Ok(entries)
+    }
+
+    fn live_slots(&self) -> Result<usize> {
+        let grants: Array<_, [u8; SLOT]> =
+            Map::Array(self.map("GRANTS")?).try_into().context("GRANTS")?;
+        let mut live = 0;
+        for slot in 0..capacity::GRANTS {
+            let bytes = grants.get(&slot, 0).context("reading GRANTS")?;
+            if bytes.iter().take(DEADLINE).any(|byte| *byte != 0) {
+                live += 1;
+            }
+        }
+        Ok(live)
+    }
+
+    fn map(&self, name: &str) -> Result<MapData> {
+        let pin = self.pin(name);
+        MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))
+    }
+}
