@@ -20,8 +20,10 @@ mod names;
 mod network;
 mod objects;
 mod parts;
+mod pretty;
 mod record;
 
+pub use pretty::pretty;
 use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Timestamp, Uuid};
 

@@ -96,11 +96,11 @@ pub(super) fn recover(
     recovery.next_sequence = recovery.next_sequence.max(1);
     // A segment before an empty one may end with records of a batch that a failing disk did not let us
     // take back: their numbers are used up.
-    if segments.last().is_some_and(|segment| segment.bytes == 0) {
-        if let Some(info) = segments.iter().rev().find(|segment| segment.bytes > 0) {
-            let scan = scan_segment(directory, info.first)?;
-            recovery.next_sequence = recovery.next_sequence.max(scan.next_sequence);
-        }
+    if segments.last().is_some_and(|segment| segment.bytes == 0)
+        && let Some(info) = segments.iter().rev().find(|segment| segment.bytes > 0)
+    {
+        let scan = scan_segment(directory, info.first)?;
+        recovery.next_sequence = recovery.next_sequence.max(scan.next_sequence);
     }
     recovery.segments = segments.len();
     recovery.bytes = segments.iter().map(|segment| segment.bytes).sum();
@@ -153,7 +153,7 @@ fn scan(mut reader: impl BufRead, first: u64) -> std::io::Result<Scan> {
         scan.whole_bytes += read as u64;
         match ocsf::sequence_of(&line) {
             Some(sequence) => {
-                scan.next_sequence = scan.next_sequence.max(sequence.saturating_add(1))
+                scan.next_sequence = scan.next_sequence.max(sequence.saturating_add(1));
             }
             None => {
                 scan.damaged_lines += 1;
