@@ -64,6 +64,8 @@ pub(super) struct KeyCache {
     leaving: BTreeMap<KeyId, Leaving>,
     misses: BTreeMap<KeyId, u64>,
     last_refetch: Option<u64>,
+    /// Whether a fetch that a look-up caused is under way: then others may join it.
+    refetching: bool,
     failures: u32,
     next_fetch: u64,
 }
@@ -79,6 +81,7 @@ impl KeyCache {
             leaving: relied_on.into_iter().map(|kid| (kid, unseen.clone())).collect(),
             misses: BTreeMap::new(),
             last_refetch: None,
+            refetching: false,
             failures: 0,
             next_fetch: 0,
         }
@@ -93,7 +96,8 @@ impl KeyCache {
 
     /// A set that has the key, or what to do about it.
     pub(super) fn lookup(&self, kid: &KeyId, now: u64) -> Lookup {
-        let may_fetch = self.last_refetch.is_none_or(|at| elapsed(at, now) >= REFETCH_INTERVAL);
+        let may_fetch = self.refetching
+            || self.last_refetch.is_none_or(|at| elapsed(at, now) >= REFETCH_INTERVAL);
         let Some(latest) = self.current(now) else {
             return if may_fetch { Lookup::Fetch } else { Lookup::Stale };
         };
@@ -110,6 +114,7 @@ impl KeyCache {
     /// A fetch that a look-up caused begins.
     pub(super) fn refetching(&mut self, now: u64) {
         self.last_refetch = Some(now);
+        self.refetching = true;
     }
 
     /// A fetch that a look-up caused has ended, and the issuer does not publish this key.
@@ -150,6 +155,7 @@ impl KeyCache {
         }
         self.latest = Some(Latest { keys: Arc::new(keys), fetched_at: now });
         self.failures = 0;
+        self.refetching = false;
         let wait = if self.leaving.is_empty() {
             shorten(max_age.unwrap_or(MAX_REFRESH).clamp(MIN_REFRESH, MAX_REFRESH), entropy)
         } else {
@@ -163,6 +169,7 @@ impl KeyCache {
     pub(super) fn failed(&mut self, now: u64, entropy: u64) {
         let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
+        self.refetching = false;
         let wait = shorten(doubled.min(MAX_RETRY), entropy);
         self.next_fetch = now.saturating_add(nanos(wait));
     }

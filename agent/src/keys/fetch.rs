@@ -1,5 +1,6 @@
 //! Fetching the issuer's key set: discovery, then the set, each bounded in size and time.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use grantd_grant::limits::MAX_JWKS_BYTES;
@@ -28,7 +29,13 @@ pub enum FetchError {
     /// `okta.ca` cannot be read.
     #[error("okta.ca")]
     Ca(#[source] FileError),
-    /// The HTTP client cannot be made: `okta.ca` holds no certificate, or `okta.proxy` is no proxy.
+    /// `okta.ca` holds no certificate: nobody would be believed.
+    #[error("okta.ca: {} holds no PEM certificate", path.display())]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The HTTP client cannot be made.
     #[error("okta: cannot make an HTTP client")]
     Client(#[source] reqwest::Error),
     /// No answer, or not from whom it should be.
@@ -136,6 +143,9 @@ impl Fetcher {
         if let Some(path) = &okta.ca {
             let pem = read_trusted(path, MAX_CA_BYTES).map_err(FetchError::Ca)?;
             let authorities = Certificate::from_pem_bundle(&pem).map_err(FetchError::Client)?;
+            if authorities.is_empty() {
+                return Err(FetchError::NoAuthority { path: path.clone() });
+            }
             client = client.tls_certs_only(authorities);
         }
         Ok(Self {

@@ -79,7 +79,7 @@ impl OktaKeyStore {
     /// end. None is dropped: a receiver that lags only delays further reports.
     ///
     /// # Errors
-    /// [`FetchError::Ca`] or [`FetchError::Client`].
+    /// [`FetchError::Ca`], [`FetchError::NoAuthority`] or [`FetchError::Client`].
     pub fn new(
         okta: &OktaConfig,
         clock: Arc<dyn Clock>,
