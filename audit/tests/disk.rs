@@ -63,8 +63,15 @@ fn a_full_disk_costs_only_what_is_counted_and_half_a_write_costs_nothing() {
 
     limit_files(None);
     recorder.flush(LONG).expect("the disk works again");
+    assert!(recorder.stats().writing);
+
+    // A disk that fails at the end does not keep the daemon from stopping, and the report says so.
+    limit_files(Some(0));
+    record(&recorder, 3);
     let report = writer.stop(LONG).expect("stops");
-    assert_eq!((report.handed, report.unwritten), (1_101, 0), "{report:?}");
+    limit_files(None);
+    assert_eq!((report.handed, report.unwritten), (1_104, 3), "{report:?}");
+    assert!(report.last_error.is_some());
 
     let (mut events, mut lost, mut next) = (0, 0, 1);
     let mut reader = Reader::open(&config.dir, StartAt::Oldest).expect("opens");
@@ -83,6 +90,6 @@ fn a_full_disk_costs_only_what_is_counted_and_half_a_write_costs_nothing() {
         next = line.sequence + 1;
     }
     assert_eq!((events, lost), (report.written, report.lost));
-    assert_eq!(events + lost, report.handed);
+    assert_eq!(events + lost + report.unwritten, report.handed);
     assert_eq!(reader.damaged(), 0, "half a write was taken back");
 }

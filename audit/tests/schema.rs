@@ -55,6 +55,31 @@ fn the_ids_of_a_record_agree_with_each_other() {
     }
 }
 
+#[test]
+fn a_record_that_does_not_fit_is_found() {
+    let table: Value = serde_json::from_str(TABLE).expect("the table is JSON");
+    let good = records(&lines(&samples::extremes())).remove(0);
+    let broken = [
+        ("class_uid", Value::Null),
+        ("severity_id", 77.into()),
+        ("time", "yesterday".into()),
+        ("actor", serde_json::json!({})),
+        ("surprise", 1.into()),
+    ];
+    for (name, value) in broken {
+        let mut record = good.clone();
+        let members = record.as_object_mut().expect("an object");
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            members.insert(name.to_owned(), value);
+        }
+        let mut faults = Vec::new();
+        check(&table, &table["classes"]["4001"], &record, "record", &mut faults);
+        assert!(!faults.is_empty(), "a bad {name} went unnoticed");
+    }
+}
+
 fn check(table: &Value, definition: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
     let Some(members) = value.as_object() else {
         faults.push(format!("{at} is not an object"));

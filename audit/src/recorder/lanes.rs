@@ -35,7 +35,7 @@ impl Default for QueueLimits {
 }
 
 /// One lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LaneStats {
     /// Events in the queue now.
     pub queued: u64,
@@ -76,9 +76,9 @@ impl Lanes {
         Lanes { limits, lanes: Default::default(), handed: 0, lost_ms: None, newest_ms: 0 }
     }
 
-    /// Queues the event, or counts it where there is no room or nobody writes any more. True if the
+    /// Queues the event, or counts it where there is no room or nothing is taken any more. True if the
     /// writer may be asleep and has a reason to look.
-    pub(super) fn push(&mut self, event: Event, time_ms: u64, stopped: bool) -> bool {
+    pub(super) fn push(&mut self, event: Event, time_ms: u64, closed: bool) -> bool {
         let was_idle = self.is_empty() && !self.has_loss();
         self.handed += 1;
         self.newest_ms = self.newest_ms.max(time_ms);
@@ -86,7 +86,7 @@ impl Lanes {
         let bytes = event.weight();
         let limits = self.limits.events.get(index).zip(self.limits.bytes.get(index));
         let room = self.lanes.get_mut(index).zip(limits).filter(|(lane, (events, most_bytes))| {
-            !stopped && lane.queue.len() < **events && lane.bytes + bytes <= **most_bytes
+            !closed && lane.queue.len() < **events && lane.bytes + bytes <= **most_bytes
         });
         let Some((lane, (most_events, _))) = room else {
             self.lose(&event, time_ms);

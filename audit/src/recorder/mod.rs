@@ -64,7 +64,7 @@ pub enum FlushError {
 }
 
 /// How recording stands. `handed` = `written` + the lanes' `lost` + `waiting`, always.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     /// Events handed to the recorder since it was started.
     pub handed: u64,
@@ -99,7 +99,7 @@ pub struct StopReport {
     pub handed: u64,
     /// Events on disk for good.
     pub written: u64,
-    /// Events lost for want of room.
+    /// Events lost for want of room, or handed in after the stop. Those of the last moment have no record.
     pub lost: u64,
     /// Events that the disk did not take any more.
     pub unwritten: u64,
@@ -174,8 +174,8 @@ impl Recorder {
     pub fn record(&self, event: Event, time_ms: u64) {
         let urgent = event.lane() != Lane::Allowed;
         let mut state = self.shared.state();
-        let stopped = state.stopped;
-        let mut wake = state.lanes.push(event, time_ms, stopped);
+        let closed = state.stopping || state.stopped;
+        let mut wake = state.lanes.push(event, time_ms, closed);
         if urgent && !state.urgent {
             state.urgent = true;
             wake = true;
@@ -242,7 +242,7 @@ impl Recorder {
 }
 
 impl Writer {
-    /// Writes everything that was handed in and ends the thread. Later events are counted as lost.
+    /// Writes everything that was handed in before and ends the thread. Later events are counted as lost.
     ///
     /// # Errors
     ///

@@ -201,3 +201,24 @@ fn what_comes_after_the_stop_is_counted_and_not_queued_for_nobody() {
     let stats = recorder.stats();
     assert_eq!((stats.lost(), stats.waiting, stats.writing), (1, 0, false));
 }
+
+#[test]
+fn a_flood_that_goes_on_does_not_keep_the_daemon_from_stopping() {
+    let dir = TempDir::new().expect("tempdir");
+    let (spool, config) = spool(&dir);
+    let (recorder, writer) = Recorder::start(spool).expect("starts");
+    let (started, first) = sync_channel(1);
+    let flooding = recorder.clone();
+    let flood = std::thread::spawn(move || {
+        flooding.record(Event::GrantInForce(GrantInForce::default()), 1);
+        started.send(()).expect("someone waits");
+        while !flooding.shared.state().stopped {
+            flooding.record(denied(), 1);
+        }
+    });
+    first.recv().expect("started");
+    let report = writer.stop(LONG).expect("stops");
+    flood.join().expect("no panic");
+    assert_eq!(report.unwritten, 0, "{report:?}");
+    assert_eq!(records(&config)[0]["type_uid"], 300_501, "what came before the stop is there");
+}

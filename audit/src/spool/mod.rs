@@ -35,7 +35,7 @@ use crate::{Producer, ocsf};
 
 /// Size at which a segment is followed by the next.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 16 << 20;
-/// Size of all segments together: about a million connection records.
+/// Size of all segments together: about half a million connection records with everything known.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 /// The smallest segment that makes sense: the largest record fits many times.
 const LEAST_SEGMENT_BYTES: u64 = 4096;
@@ -64,7 +64,7 @@ impl SpoolConfig {
 }
 
 /// How the spool stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SpoolStatus {
     /// The number that the next record gets.
     pub next_sequence: u64,
