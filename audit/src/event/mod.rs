@@ -2,7 +2,7 @@
 //!
 //! Everything here is text, numbers and addresses. No type of this crate holds a token, a signature or
 //! a key: a grant is named by its `jti`, an Okta token by `ath`, the hash that the grant itself carries.
-//! Text may be of any length and content; what is written is bounded and escaped ([`crate::text`]).
+//! Text may be of any length and content; what is written is bounded and escaped ([`crate::ocsf`]).
 //!
 //! An empty string, a `None` and an empty list all mean "not known" and leave the field out of the record.
 
