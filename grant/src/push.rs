@@ -23,7 +23,8 @@ pub(crate) const VERSION: u64 = 1;
 /// The body of a push: a grant and the Okta token beside it. Nothing in it is to be believed yet.
 #[derive(Debug)]
 pub struct Push {
-    grant: String,
+    // Hidden like the token: a pusher could mistake one for the other.
+    grant: Secret,
     token: Secret,
 }
 
@@ -42,9 +43,9 @@ impl Push {
                 fields.required("subject_token", Json::text)?,
             ))
         };
-        let (mut grant, token) = read().map_err(malformed)?;
+        let (grant, token) = read().map_err(malformed)?;
         fields.finish().map_err(malformed)?;
-        Ok(Self { grant: std::mem::take(&mut *grant), token: Secret::new(token) })
+        Ok(Self { grant: Secret::new(grant), token: Secret::new(token) })
     }
 
     /// Checks 2 to 9.
@@ -58,7 +59,7 @@ impl Push {
         policy: &HostPolicy,
         now: UnixTime,
     ) -> Result<SignedGrant, Refusal> {
-        let (payload, seal) = authenticate(&self.grant, GRANT_TYP, keys, now)?;
+        let (payload, seal) = authenticate(self.grant.expose(), GRANT_TYP, keys, now)?;
         let (envelope, claims) = crate::wire::grant_claims(&payload)?;
         let refuse = |(reason, detail): (Reason, String)| {
             Refusal::new(reason, detail).about(claims.about(seal.kid.clone()))

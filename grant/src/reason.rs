@@ -193,6 +193,8 @@ reasons! {
     RevocationNotNewer = "revocation_not_newer", 0, 409;
     /// The host's root has frozen new grants.
     Frozen = "frozen", 0, 503;
+    /// Audit records cannot be written, and the host's config requires them.
+    AuditUnavailable = "audit_unavailable", 0, 503;
     /// Enforcement is not in effect, so that a grant could not be held to.
     NotEnforcing = "not_enforcing", 0, 503;
     /// Too many pushes at once.

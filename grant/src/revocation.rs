@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::policy::{HostPolicy, Pusher};
 use crate::push::{authenticate, check_envelope, malformed, push_body};
 use crate::reason::{About, Reason, Refusal};
+use crate::secret::Secret;
 use crate::wire::{Envelope, claims_reason};
 
 /// `typ` of a pushed revocation.
@@ -106,7 +107,7 @@ impl fmt::Display for Selector {
 /// The body of a pushed revocation, `{"revocation": "<compact JWS>"}`. Nothing in it is to be believed.
 #[derive(Debug)]
 pub struct RevocationPush {
-    jws: String,
+    jws: Secret,
 }
 
 /// A revocation that the control plane signed for this host.
@@ -127,9 +128,9 @@ impl RevocationPush {
     /// [`Reason::PushTooLarge`], [`Reason::PushMalformed`].
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = push_body(body)?;
-        let mut jws = fields.required("revocation", Json::text).map_err(malformed)?;
+        let jws = fields.required("revocation", Json::text).map_err(malformed)?;
         fields.finish().map_err(malformed)?;
-        Ok(Self { jws: std::mem::take(&mut *jws) })
+        Ok(Self { jws: Secret::new(jws) })
     }
 
     /// Verifies form, header, `typ`, key, signature, claims, `iss`, `aud`, `ver`, and time: `iat` at
@@ -144,7 +145,7 @@ impl RevocationPush {
         policy: &HostPolicy,
         now: UnixTime,
     ) -> Result<VerifiedRevocation, Refusal> {
-        let (payload, seal) = authenticate(&self.jws, REVOCATION_TYP, keys, now)?;
+        let (payload, seal) = authenticate(self.jws.expose(), REVOCATION_TYP, keys, now)?;
         let (envelope, life, revocation) =
             read_revocation(&payload, seal.clone()).map_err(bad_claims)?;
         let refuse = |(reason, detail): (Reason, String)| {
@@ -206,7 +207,7 @@ impl VerifiedRevocation {
 /// empty. Nothing in it is to be believed yet.
 #[derive(Debug)]
 pub struct RevocationList {
-    jws: String,
+    jws: Secret,
 }
 
 /// A revocation list that the control plane signed for this host.
@@ -230,7 +231,7 @@ impl RevocationList {
         }
         let text = std::str::from_utf8(document)
             .map_err(|_| Refusal::new(Reason::JwsMalformed, "the list is not text"))?;
-        Ok(Self { jws: text.to_owned() })
+        Ok(Self { jws: Secret::new(text.to_owned().into()) })
     }
 
     /// Verifies it like a pushed revocation.
@@ -245,7 +246,7 @@ impl RevocationList {
         last_seq: Option<u64>,
         now: UnixTime,
     ) -> Result<VerifiedRevocationList, Refusal> {
-        let (payload, seal) = authenticate(&self.jws, LIST_TYP, keys, now)?;
+        let (payload, seal) = authenticate(self.jws.expose(), LIST_TYP, keys, now)?;
         let (envelope, life, list) = read_list(&payload, seal).map_err(bad_claims)?;
         let refuse = |(reason, detail): (Reason, String)| Refusal::new(reason, detail);
         check_envelope(&envelope, policy).map_err(refuse)?;

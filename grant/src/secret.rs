@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Holds an Okta token. Never leaves this crate.
+/// Holds an Okta token, or a text that could be one by mistake. Never leaves this crate.
 pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
