@@ -116,10 +116,10 @@ impl Client {
         if v != PROTOCOL_VERSION {
             return Err(self.protocol(format!("version {v} instead of {PROTOCOL_VERSION}")));
         }
-        match reply {
-            Reply::Error(error) => Err(ClientError::Refused(error)),
-            reply => Ok(reply),
+        if let Reply::Error(error) = reply {
+            return Err(ClientError::Refused(error));
         }
+        Ok(reply)
     }
 
     fn broken(&self, source: io::Error) -> ClientError {
@@ -139,18 +139,14 @@ macro_rules! typed {
         /// # Errors
         /// [`ClientError`].
         pub fn $name(&mut self $(, $arg: $type)*) -> Result<$out, ClientError> {
-            match self.call($request)? {
-                $reply => Ok($value),
-                _ => Err(self.protocol("a reply of another kind".to_owned())),
-            }
+            let $reply = self.call($request)? else {
+                return Err(self.protocol("a reply of another kind".to_owned()));
+            };
+            Ok($value)
         }
     };
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "each method takes one kind of reply, and every other kind is the same fault"
-)]
 impl Client {
     typed!(/// Is it enforcing now.
         status() -> Status, Request::Status {}, Reply::Status(status) => *status);

@@ -17,7 +17,11 @@ pub use client::{Client, ClientError};
 pub use peer::{Caller, Denied, authorise, cgroup_inside};
 pub use protocol::{
     AuditStatus, Counter, Coverage, CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE, GrantPage,
-    GrantView, KernelView, KeysStatus, MAX_REPLY_LINE, MAX_REQUEST_LINE, PROTOCOL_VERSION, Reloaded,
-    Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status, WorkloadStatus,
+    GrantView, KernelView, KeysStatus, MAX_REPLY_LINE, MAX_REQUEST_LINE, PROTOCOL_VERSION,
+    Reloaded, Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status,
+    WorkloadStatus,
 };
 pub use server::{BindError, Control, ServerConfig, bind, serve};
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,9 @@ use redb::Durability;
 pub use error::{AcceptError, LedgerError};
 pub use open::Opened;
 pub use record::{EndCause, LedgerGrant, Placement, State};
-pub use store::StoreError;
 pub use replay::ReplayQuery;
 pub use revoke::Revoked;
+pub use store::StoreError;
 
 use crate::clock::Now;
 use index::Index;
@@ -59,9 +59,9 @@ impl Ledger {
         if self.index.meta.frozen {
             return Err(AcceptError::Frozen);
         }
-        match self.replay(&ReplayQuery::new(&grant, *grant.jws_sha256())) {
-            ReplayAnswer::New => {}
-            other => return Err(AcceptError::Replay(other)),
+        let answer = self.replay(&ReplayQuery::new(&grant, *grant.jws_sha256()));
+        if answer != ReplayAnswer::New {
+            return Err(AcceptError::Replay(answer));
         }
         let id = grant.id().clone();
         let accepted = LedgerGrant { grant, placement, state: State::Accepted };

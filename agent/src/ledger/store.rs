@@ -277,32 +277,34 @@ fn damaged(error: impl std::fmt::Display) -> Unusable {
 
 /// Every table is made with the file, so one that is not there or of other types is damage.
 fn missing(error: redb::TableError) -> Unusable {
-    match error {
-        redb::TableError::Storage(error) => storage(error),
-        other => Unusable::Corrupt(other.to_string()),
+    if let redb::TableError::Storage(error) = error {
+        return storage(error);
     }
+    Unusable::Corrupt(error.to_string())
 }
 
 fn storage(error: StorageError) -> Unusable {
-    match error {
-        StorageError::Corrupted(why) => Unusable::Corrupt(why),
-        // A file that is shorter than its header says.
-        StorageError::Io(e)
-            if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
-        {
-            Unusable::Corrupt(e.to_string())
-        }
-        other => Unusable::Failed(other.into()),
+    if let StorageError::Corrupted(why) = error {
+        return Unusable::Corrupt(why);
     }
+    // A file that is shorter than its header says.
+    if let StorageError::Io(cause) = &error
+        && matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+    {
+        return Unusable::Corrupt(cause.to_string());
+    }
+    Unusable::Failed(error.into())
 }
 
 fn classify(error: DatabaseError) -> Unusable {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => Unusable::InUse,
-        DatabaseError::UpgradeRequired(version) => {
-            Unusable::Corrupt(format!("its file format is version {version}"))
-        }
-        DatabaseError::Storage(error) => storage(error),
-        other => Unusable::Failed(other.into()),
+    if let DatabaseError::Storage(error) = error {
+        return storage(error);
     }
+    if let DatabaseError::UpgradeRequired(version) = error {
+        return Unusable::Corrupt(format!("its file format is version {version}"));
+    }
+    if let DatabaseError::DatabaseAlreadyOpen = error {
+        return Unusable::InUse;
+    }
+    Unusable::Failed(error.into())
 }

@@ -200,10 +200,8 @@ mod tests {
     }
 
     fn selector(line: &str) -> RevokeSelector {
-        match parse(line).unwrap().command {
-            Command::Revoke(args) => args.selector().unwrap(),
-            other => panic!("{line} parsed as {other:?}"),
-        }
+        let Command::Revoke(args) = parse(line).unwrap().command else { panic!("{line}") };
+        args.selector().unwrap()
     }
 
     #[test]

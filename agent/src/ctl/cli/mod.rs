@@ -19,8 +19,8 @@ use std::{
 
 use args::{AuditCommand, Cli, Command, ConfigCommand, GrantCommand, Requirement};
 use clap::Parser;
-pub use error::{BoxError, chain};
 use error::CliError;
+pub use error::{BoxError, chain};
 use nix::unistd::Uid;
 use serde_json::json;
 use ui::Tone;
@@ -145,12 +145,18 @@ fn status(
     let answer = Client::connect(&paths.socket).and_then(|mut client| client.status());
     match (answer, require) {
         (Ok(status), _) => {
-            if json { ui.json(&status)? } else { show::status(ui, &status)? }
+            if json {
+                ui.json(&status)?;
+            } else {
+                show::status(ui, &status)?;
+            }
             Ok(if status.enforcing { Exit::Ok } else { Exit::Negative }.code())
         }
         // The pins enforce whether or not a daemon runs: a unit may start its agents by them.
         (Err(error @ ClientError::Unavailable { .. }), Some(Requirement::Enforcing)) => {
-            let Ok(missing) = host.pins_not_enforcing(&paths.bpffs) else { return Err(error.into()) };
+            let Ok(missing) = host.pins_not_enforcing(&paths.bpffs) else {
+                return Err(error.into());
+            };
             from_pins(&missing, json, ui)
         }
         (Err(error), _) => Err(error.into()),

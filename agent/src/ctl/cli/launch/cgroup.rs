@@ -33,17 +33,16 @@ pub(super) fn join(directory: &Path, id: u64) -> Result<(), LaunchError> {
 }
 
 fn join_problem(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::ResourceBusy => {
-            "has children with controllers enabled, so no process may be in it itself; let the \
-             workload's `cgroup` name one of them"
-                .to_owned()
-        }
-        ErrorKind::Unsupported => {
-            "is threaded or in an invalid state (cgroup.type), processes cannot join it".to_owned()
-        }
-        _ => format!("cannot be joined: {error}"),
+    if error.kind() == ErrorKind::ResourceBusy {
+        return "has children with controllers enabled, so no process may be in it itself; let the \
+                workload's `cgroup` name one of them"
+            .to_owned();
     }
+    if error.kind() == ErrorKind::Unsupported {
+        return "is threaded or in an invalid state (cgroup.type), so processes cannot join it"
+            .to_owned();
+    }
+    format!("cannot be joined: {error}")
 }
 
 /// Whether the v2 line of a `/proc/<pid>/cgroup` text names `directory`, wherever cgroup2 is mounted.
