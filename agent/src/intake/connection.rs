@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS};
 use super::peer::uri_sans;
+use super::serve::stopped;
 use super::{Counters, Limits, Peer};
 
 /// What a connection needs of its listener.
@@ -126,7 +127,7 @@ async fn must_end(connection: &mut Connection, activity: watch::Receiver<Activit
         () = sleep(limits.max_age) => {}
         () = idle(limits, activity) => {}
         _ = connection.tls.changed() => {}
-        _ = connection.shutdown.wait_for(|stop| *stop) => {}
+        () = stopped(&mut connection.shutdown) => {}
     }
 }
 

@@ -55,7 +55,7 @@ pub async fn serve(listener: Listener, mut shutdown: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            () = stopped(&mut shutdown) => break,
             Some(_) = connections.join_next() => {}
             accepted = socket.accept() => match accepted {
                 Ok((stream, address)) => server.take(stream, address, &mut connections),
@@ -69,6 +69,11 @@ pub async fn serve(listener: Listener, mut shutdown: watch::Receiver<bool>) {
     }
     drop(socket);
     drain(connections, &requests, limits).await;
+}
+
+/// Resolves when the daemon stops, or nobody is left who could say so.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 struct Server {
