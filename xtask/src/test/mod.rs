@@ -63,6 +63,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             "they take longer; `cargo xtask test --all` runs them",
         );
     }
+    if let Some(filter) = args.filter.as_ref().filter(|_| report.total().ran() == 0) {
+        report.fault(format!("no test that can run here has {filter} in its name"));
+    }
     report.print();
     match report.total().failed {
         0 => Ok(()),
