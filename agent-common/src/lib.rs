@@ -46,6 +46,10 @@ pub mod capacity {
     pub const PORTS_PER_SET: usize = 16;
     /// Bytes of each ring buffer.
     pub const RING_BYTES: u32 = 4 << 20;
+    /// CPUs whose events are told apart.
+    pub const CPUS: u32 = 4096;
+    /// Entries of `SEEN`: index = ring x [`CPUS`] + CPU.
+    pub const SEEN: u32 = CPUS * crate::Ring::COUNT;
     /// Levels below the slice at which a workload's cgroup may lie.
     pub const LEVELS_BELOW_SLICE: u32 = 4;
     /// Bytes waiting in a ring beyond which every event wakes the reader.

@@ -47,6 +47,10 @@ pub(crate) static FLOWS: RingBuf = RingBuf::with_byte_size(capacity::RING_BYTES,
 /// One entry for each ring: non-zero when its reader sleeps and wants to be woken by the next event.
 #[map]
 pub(crate) static WAKE: Array<u32> = Array::with_max_entries(grantd_common::Ring::COUNT, 0);
+/// Which events the audit spool holds for good: one sequence number for each ring and CPU. Written
+/// and read by userspace alone; it is here to outlive a killed daemon.
+#[map]
+pub(crate) static SEEN: Array<u64> = Array::with_max_entries(capacity::SEEN, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 #[btf_map]

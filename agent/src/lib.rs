@@ -15,3 +15,4 @@ pub mod kernel;
 pub mod keys;
 pub mod ledger;
 pub mod runtime;
+pub mod text;

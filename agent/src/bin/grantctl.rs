@@ -7,7 +7,7 @@ use std::{
 };
 
 use grantd::{
-    ctl::cli::{self, BoxError, Host},
+    ctl::cli::{self, BoxError, EnforcementPaths, Host},
     kernel,
 };
 
@@ -15,8 +15,13 @@ use grantd::{
 struct ThisHost;
 
 impl Host for ThisHost {
-    fn pins_not_enforcing(&self, _bpffs: &Path) -> Result<Vec<String>, BoxError> {
-        Err("this version cannot tell from the pins alone".into())
+    fn pins_not_enforcing(&self, paths: &EnforcementPaths) -> Result<Vec<String>, BoxError> {
+        let mount = kernel::cgroup2_mount()?;
+        Ok(kernel::pins_not_enforcing(&kernel::Setup {
+            bpffs: paths.bpffs.clone(),
+            cgroup_root: paths.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
+            slice: mount.join(&paths.slice),
+        }))
     }
 
     fn disarm(&self, bpffs: &Path) -> Result<Vec<PathBuf>, BoxError> {

@@ -95,18 +95,71 @@ fn fail(error: &dyn std::error::Error, exit: Exit) -> ExitCode {
 
 /// The two ways in. Kept apart from the process set-up above.
 mod daemon {
-    use std::{path::Path, path::PathBuf, process::ExitCode};
+    use std::io::Write as _;
+    use std::path::{Path, PathBuf};
+    use std::process::ExitCode;
+
+    use grantd::{kernel, runtime};
 
     use super::{Exit, fail};
 
+    /// Network input, audit and control: little work, so few threads. The enforcer has its own.
+    const WORKERS: usize = 2;
+
     pub(super) fn run(config: PathBuf) -> ExitCode {
-        check(&config)
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build();
+        let result = match runtime {
+            Ok(runtime) => runtime.block_on(runtime::run(config)),
+            Err(error) => return fail(&error, Exit::Os),
+        };
+        match result {
+            Ok(()) => Exit::Ok.into(),
+            Err(error) => fail(&error, exit_of(&error)),
+        }
     }
 
     pub(super) fn check(config: &Path) -> ExitCode {
-        match grantd::config::Config::load(config) {
-            Ok(_) => Exit::Ok.into(),
-            Err(faults) => fail(&faults, Exit::Data),
+        match runtime::check(config) {
+            Ok(report) => {
+                let mut out = std::io::stdout().lock();
+                for line in report.lines {
+                    if writeln!(out, "{line}").is_err() {
+                        return Exit::Io.into();
+                    }
+                }
+                Exit::Ok.into()
+            }
+            Err(error) => fail(&error, exit_of(&error)),
+        }
+    }
+
+    fn exit_of(error: &runtime::Error) -> Exit {
+        use grantd::enforcer::StartError;
+        match error {
+            runtime::Error::Config(_) | runtime::Error::Keys(_) | runtime::Error::Tls(_) => {
+                Exit::Data
+            }
+            runtime::Error::Kernel(error) | runtime::Error::Enforce(StartError::Kernel(error)) => {
+                of_kernel(error)
+            }
+            runtime::Error::Enforce(_)
+            | runtime::Error::Audit(_)
+            | runtime::Error::Directory { .. } => Exit::Io,
+            runtime::Error::Control(_)
+            | runtime::Error::Listen { .. }
+            | runtime::Error::Okta(_)
+            | runtime::Error::System { .. } => Exit::Os,
+            runtime::Error::Ended { .. } => Exit::Internal,
+        }
+    }
+
+    fn of_kernel(error: &kernel::Error) -> Exit {
+        match error {
+            kernel::Error::NotPermitted { .. } => Exit::Permission,
+            _ => Exit::Unavailable,
         }
     }
 }

@@ -36,6 +36,7 @@ pub use file::{FileError, FileFacts, Untrusted, read_secret, read_trusted};
 pub use okta::OktaConfig;
 pub use workload::WorkloadConfig;
 
+use crate::text::chain;
 use fault::Sink;
 use reader::Section;
 
@@ -228,16 +229,4 @@ fn hash(text: &str) -> ConfigHash {
 
 fn readable() -> String {
     "name a readable file, by default /etc/grantd/config.toml".to_owned()
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

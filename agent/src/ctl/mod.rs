@@ -8,12 +8,14 @@ pub mod cli;
 pub mod exit;
 
 mod client;
+mod control;
 mod line;
 mod peer;
 mod protocol;
 mod server;
 
 pub use client::{Client, ClientError};
+pub use control::Control;
 pub use peer::{Caller, Denied, authorise, cgroup_inside};
 pub use protocol::{
     AuditStatus, Counter, Coverage, CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE, GrantPage,
@@ -21,7 +23,7 @@ pub use protocol::{
     Reloaded, Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status,
     WorkloadStatus,
 };
-pub use server::{BindError, Control, ServerConfig, bind, serve};
+pub use server::{BindError, ServerConfig, bind, serve};
 
 #[cfg(test)]
 mod tests;

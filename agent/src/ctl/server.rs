@@ -29,12 +29,12 @@ use tokio::{
 };
 
 use super::{
+    control::Control,
     line::{LineError, read_line},
     peer::{Caller, authorise},
     protocol::{
-        CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE, GrantPage, GrantView, MAX_REPLY_LINE,
-        MAX_REQUEST_LINE, PROTOCOL_VERSION, Reloaded, Reply, ReplyLine, Request, RequestLine,
-        RevokeSelector, Revoked, Status,
+        CtlError, ErrorCode, GRANTS_PER_PAGE, GrantPage, MAX_REPLY_LINE, MAX_REQUEST_LINE,
+        PROTOCOL_VERSION, Reply, ReplyLine, Request, RequestLine, Revoked,
     },
 };
 
@@ -52,44 +52,6 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// `sun_path` with its terminating zero (unix(7)).
 const MAX_PATH: usize = 108;
-
-/// What the socket controls: answered by whoever owns the state.
-///
-/// Callers have been authorised before a method is called. A method that changes something answers
-/// only once the change is in force.
-pub trait Control: Send + Sync + 'static {
-    /// Answers [`Request::Status`].
-    fn status(&self) -> impl Future<Output = Result<Status, CtlError>> + Send;
-    /// Up to `limit` live grants whose ids are after `after`, ordered by id.
-    fn grants(
-        &self,
-        workload: Option<String>,
-        after: Option<String>,
-        limit: usize,
-    ) -> impl Future<Output = Result<GrantPage, CtlError>> + Send;
-    /// Answers [`Request::GrantShow`].
-    fn grant(&self, id: String) -> impl Future<Output = Result<GrantView, CtlError>> + Send;
-    /// Answers [`Request::Revoke`].
-    fn revoke(
-        &self,
-        caller: Caller,
-        selector: RevokeSelector,
-    ) -> impl Future<Output = Result<Revoked, CtlError>> + Send;
-    /// Answers [`Request::Freeze`].
-    fn freeze(&self, caller: Caller) -> impl Future<Output = Result<(), CtlError>> + Send;
-    /// Answers [`Request::Thaw`].
-    fn thaw(&self, caller: Caller) -> impl Future<Output = Result<(), CtlError>> + Send;
-    /// Answers [`Request::Enrol`].
-    fn enrol(
-        &self,
-        caller: Caller,
-        workload: String,
-    ) -> impl Future<Output = Result<Enrolled, CtlError>> + Send;
-    /// Answers [`Request::Reload`].
-    fn reload(&self, caller: Caller) -> impl Future<Output = Result<Reloaded, CtlError>> + Send;
-    /// A caller was refused. For the audit stream.
-    fn refused(&self, caller: &Caller, request: &Request, why: &str);
-}
 
 /// Where and for whom to listen.
 #[derive(Debug, Clone)]

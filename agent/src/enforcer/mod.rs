@@ -1,1 +1,123 @@
-//! placeholder
+//! The one task that owns ledger, compiled state and kernel handle. Nothing else writes a map.
+//!
+//! Everybody else sends it bounded messages through [`EnforcerHandle`] and waits for the answer.
+
+mod audit;
+mod command;
+mod directory;
+mod end;
+mod grant;
+mod restore;
+mod revoke;
+mod view;
+mod workloads;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grantd_audit::Recorder;
+use grantd_grant::{HostPolicy, WorkloadName};
+use tokio::sync::mpsc;
+
+pub use command::{Applied, EnforcerHandle, EnforcerStatus, Revoked};
+pub use directory::Directory;
+pub use restore::{Start, StartError};
+
+use crate::clock::{BootTimer, Clock, StepWatch};
+use crate::compile::Compiler;
+use crate::kernel::Kernel;
+use crate::ledger::Ledger;
+use command::Command;
+use workloads::Workload;
+
+/// Messages that may wait. Beyond, whoever sends waits, and with it the peer that pushed.
+const COMMANDS: usize = 256;
+/// How often cgroups are looked at: a slice or workload that was made anew is found by this.
+const CGROUP_PERIOD: Duration = Duration::from_millis(500);
+/// How often the ledger forgets what is over, counted in looks at the cgroups.
+const PRUNE_EVERY: u32 = 120;
+
+/// What of the config the enforcer goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Workloads, subjects, quotas, ceiling.
+    pub policy: Arc<HostPolicy>,
+    /// Each workload's name, the directory of its cgroup, and its user.
+    pub workloads: Vec<(WorkloadName, PathBuf, Option<String>)>,
+    /// Where cgroup v2 is mounted: paths in records are relative to it.
+    pub cgroup_mount: PathBuf,
+    /// Whether grants are accepted while the clock is not synchronised.
+    pub unsynchronised_allowed: bool,
+    /// This boot.
+    pub boot_id: String,
+}
+
+/// The owner of all enforcement state.
+pub struct Enforcer {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    recorder: Recorder,
+    directory: Arc<Directory>,
+    ledger: Ledger,
+    compiler: Compiler,
+    kernel: Kernel,
+    workloads: HashMap<WorkloadName, Workload>,
+    /// When grants of each workload were accepted, `CLOCK_BOOTTIME` nanoseconds: for the rate limit.
+    accepted: HashMap<WorkloadName, VecDeque<u64>>,
+    /// What could not be written to the kernel and is tried again: while it stands, not enforcing.
+    trouble: Option<String>,
+    since_unix_ms: u64,
+}
+
+impl Enforcer {
+    /// Serves commands and timers until every handle is gone.
+    ///
+    /// # Errors
+    /// A timer cannot be made.
+    pub async fn run(mut self, mut commands: CommandReceiver) -> std::io::Result<()> {
+        let deadline = BootTimer::new()?;
+        let steps = StepWatch::new()?;
+        let mut cgroups = tokio::time::interval(CGROUP_PERIOD);
+        cgroups.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks = 0u32;
+        loop {
+            deadline.set(self.ledger.next_deadline_boot_ns())?;
+            tokio::select! {
+                command = commands.0.recv() => match command {
+                    Some(command) => self.serve(command),
+                    None => return Ok(()),
+                },
+                () = deadline.fired() => self.expire(),
+                () = steps.stepped() => self.clock_stepped(),
+                _ = cgroups.tick() => {
+                    self.look_at_cgroups();
+                    looks = looks.wrapping_add(1);
+                    if looks.is_multiple_of(PRUNE_EVERY) {
+                        self.prune();
+                    }
+                }
+            }
+        }
+    }
+
+    fn prune(&mut self) {
+        if let Err(error) = self.ledger.prune(self.clock.now()) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the ledger could not forget what is over"
+            );
+        }
+    }
+}
+
+/// The receiving end of [`EnforcerHandle`].
+pub struct CommandReceiver(mpsc::Receiver<Command>);
+
+/// A handle and its receiver.
+#[must_use]
+pub fn channel() -> (EnforcerHandle, CommandReceiver) {
+    let (sender, receiver) = mpsc::channel(COMMANDS);
+    (EnforcerHandle::new(sender), CommandReceiver(receiver))
+}

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
+    ProgramError,
 };
 
 use super::error::Error;
@@ -93,7 +94,12 @@ impl Programs {
     }
 }
 
-fn attach_one(pins: &Pins, name: &'static str, program: &mut Program, cgroup: &Cgroup) -> Result<(), Error> {
+fn attach_one(
+    pins: &Pins,
+    name: &'static str,
+    program: &mut Program,
+    cgroup: &Cgroup,
+) -> Result<(), Error> {
     let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
         hook: name,
         cgroup: cgroup.path.clone(),
@@ -129,7 +135,10 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn new_link(program: &mut Program, cgroup: &Cgroup) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+fn new_link(
+    program: &mut Program,
+    cgroup: &Cgroup,
+) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
     // A cgroup link always runs beside others' programs; `Single` is "no flags".
     let mode = CgroupAttachMode::Single;
     let directory = &cgroup.directory;

@@ -9,10 +9,14 @@ use aya::maps::MapError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The daemon was built without its kernel programs.
-    #[error("this build holds no kernel programs: build them with `cargo xtask build-ebpf` and build grantd again")]
+    #[error(
+        "this build holds no kernel programs: build them with `cargo xtask build-ebpf` and build grantd again"
+    )]
     NoObject,
     /// The kernel programs are of another ABI.
-    #[error("the kernel programs are not of ABI {expected}: build them again with `cargo xtask build-ebpf`")]
+    #[error(
+        "the kernel programs are not of ABI {expected}: build them again with `cargo xtask build-ebpf`"
+    )]
     ObjectAbi {
         /// The ABI of this daemon.
         expected: u32,
@@ -24,7 +28,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// No cgroup v2 hierarchy.
-    #[error("no cgroup v2 hierarchy is mounted (cgroup v1 cannot be enforced): boot with systemd.unified_cgroup_hierarchy=1, or run `mount -t cgroup2 none /sys/fs/cgroup`")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted (cgroup v1 cannot be enforced): boot with systemd.unified_cgroup_hierarchy=1, or run `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
     NoCgroup2,
     /// A cgroup directory that is missing or not on cgroup v2.
     #[error("cgroup {}: {problem}", path.display())]
@@ -35,7 +41,9 @@ pub enum Error {
         problem: String,
     },
     /// The kernel refuses BPF to this process.
-    #[error("the kernel refuses {operation}: grantd needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (run it as root or by its systemd unit)")]
+    #[error(
+        "the kernel refuses {operation}: grantd needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (run it as root or by its systemd unit)"
+    )]
     NotPermitted {
         /// What was tried.
         operation: String,
@@ -43,7 +51,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel lacks something that grantd needs.
-    #[error("this kernel cannot {operation}; grantd needs Linux 6.1 or later with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF")]
+    #[error(
+        "this kernel cannot {operation}; grantd needs Linux 6.1 or later with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
+    )]
     Unsupported {
         /// What was tried.
         operation: String,
@@ -122,11 +132,17 @@ pub enum Error {
 
 impl Error {
     /// Sorts a failed load by what a person can do about it.
-    pub(super) fn loading(operation: String, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(super) fn loading(
+        operation: String,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
         match io_cause(&error).map(|e| (e.kind(), e.raw_os_error())) {
             Some((io::ErrorKind::PermissionDenied, code)) => Self::NotPermitted {
                 operation,
-                source: code.map_or_else(|| io::ErrorKind::PermissionDenied.into(), io::Error::from_raw_os_error),
+                source: code.map_or_else(
+                    || io::ErrorKind::PermissionDenied.into(),
+                    io::Error::from_raw_os_error,
+                ),
             },
             _ => Self::Unsupported { operation, source: Box::new(error) },
         }

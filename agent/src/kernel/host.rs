@@ -87,7 +87,9 @@ fn require_cgroup2(path: &Path) -> Result<(), Error> {
         Ok(fs) if fs.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(()),
         Ok(_) => Err(Error::Cgroup {
             path: path.into(),
-            problem: "is not on a cgroup v2 hierarchy: boot with systemd.unified_cgroup_hierarchy=1".into(),
+            problem:
+                "is not on a cgroup v2 hierarchy: boot with systemd.unified_cgroup_hierarchy=1"
+                    .into(),
         }),
         Err(e) => Err(Error::Cgroup { path: path.into(), problem: e.to_string() }),
     }
@@ -133,7 +135,8 @@ mod tests {
     #[test]
     fn cgroup_v2_is_found_on_hybrid_hosts_and_missed_where_only_v1_is_mounted() {
         assert_eq!(mount_point_of(HYBRID, "cgroup2"), Some("/sys/fs/cgroup/unified".into()));
-        let v1: String = HYBRID.lines().filter(|l| !l.contains("cgroup2")).map(|l| format!("{l}\n")).collect();
+        let v1: String =
+            HYBRID.lines().filter(|l| !l.contains("cgroup2")).map(|l| format!("{l}\n")).collect();
         assert_eq!(mount_point_of(&v1, "cgroup2"), None);
     }
 

@@ -21,15 +21,22 @@ use super::maps::Maps;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce.o"));
 
 /// Name, kind, key size, value size and entries of every pinned map of this ABI.
-const SHAPES: [(&str, MapType, usize, usize, u32); 10] = [
+const SHAPES: [(&str, MapType, usize, usize, u32); 11] = [
     ("WORKLOADS", MapType::Hash, 8, size_of::<WorkloadEntry>(), capacity::WORKLOADS),
     ("GRANTS", MapType::Array, 4, size_of::<GrantSlot>(), capacity::GRANTS),
     ("EXACT", MapType::Hash, size_of::<ExactKey>(), size_of::<ExactRule>(), capacity::EXACT),
-    ("RANGES", MapType::LpmTrie, 4 + size_of::<RangeKey>(), size_of::<RangeRule>(), capacity::RANGES),
+    (
+        "RANGES",
+        MapType::LpmTrie,
+        4 + size_of::<RangeKey>(),
+        size_of::<RangeRule>(),
+        capacity::RANGES,
+    ),
     ("PORTSETS", MapType::Array, 4, size_of::<PortSet>(), capacity::PORTSETS),
     ("DENIALS", MapType::RingBuf, 0, 0, capacity::RING_BYTES),
     ("FLOWS", MapType::RingBuf, 0, 0, capacity::RING_BYTES),
     ("WAKE", MapType::Array, 4, 4, Ring::COUNT),
+    ("SEEN", MapType::Array, 4, 8, capacity::SEEN),
     ("COUNTERS", MapType::PerCpuArray, 4, 8, counter::COUNT),
     ("SOCKETS", MapType::SkStorage, 4, size_of::<SocketState>(), 0),
 ];
@@ -52,17 +59,29 @@ impl Pins {
     pub(super) fn prepare(bpffs: &Path) -> Result<Self, Error> {
         let pins = Self::open(bpffs);
         let family = bpffs.join("grantd");
-        for directory in [family.clone(), pins.root.clone(), pins.root.join("maps"), pins.root.join("links")] {
+        for directory in
+            [family.clone(), pins.root.clone(), pins.root.join("maps"), pins.root.join("links")]
+        {
             match fs::DirBuilder::new().mode(0o700).create(&directory) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(Error::Pin { operation: "make the directory", path: directory, source }),
+                Err(source) => {
+                    return Err(Error::Pin {
+                        operation: "make the directory",
+                        path: directory,
+                        source,
+                    });
+                }
             }
         }
-        let listed = fs::read_dir(&family)
-            .map_err(|source| Error::Pin { operation: "list", path: family.clone(), source })?;
+        let listed = fs::read_dir(&family).map_err(|source| Error::Pin {
+            operation: "list",
+            path: family.clone(),
+            source,
+        })?;
         for entry in listed.flatten() {
-            if entry.path() != pins.root && entry.file_name().to_string_lossy().starts_with("abi-") {
+            if entry.path() != pins.root && entry.file_name().to_string_lossy().starts_with("abi-")
+            {
                 return Err(Error::OtherAbi { path: entry.path() });
             }
         }
@@ -92,26 +111,37 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(pins: &Pins, slice_level: u32) -> Result<Loaded, Error> {
-    if OBJECT.is_empty() {
-        return Err(Error::NoObject);
-    }
     for shape in &SHAPES {
         check_shape(pins, shape)?;
+    }
+    let mut object = open_object(Some(pins), slice_level)?;
+    let maps = Maps::take(&mut object)?;
+    Ok(Loaded { maps, programs: Programs::load(object)? })
+}
+
+/// Loads everything on maps of its own, which go with it.
+pub(super) fn try_load(slice_level: u32) -> Result<(), Error> {
+    Programs::load(open_object(None, slice_level)?).map(|_| ())
+}
+
+fn open_object(pins: Option<&Pins>, slice_level: u32) -> Result<aya::Ebpf, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NoObject);
     }
     let abi_symbol = format!("GRANTD_ABI_{ABI_VERSION}");
     let mut loader = EbpfLoader::new();
     loader.override_global("SLICE_LEVEL", &slice_level, true);
     // The symbol carries the version in its name: an object of another ABI does not have it.
     loader.override_global(&abi_symbol, &ABI_VERSION, true);
-    for (name, ..) in &SHAPES {
-        loader.map_pin_path(name, pins.map(name));
+    if let Some(pins) = pins {
+        for (name, ..) in &SHAPES {
+            loader.map_pin_path(name, pins.map(name));
+        }
     }
-    let mut object = loader.load(OBJECT).map_err(|e| match e {
+    loader.load(OBJECT).map_err(|e| match e {
         aya::EbpfError::ParseError(_) => Error::ObjectAbi { expected: ABI_VERSION },
         other => Error::loading("create the kernel maps".into(), other),
-    })?;
-    let maps = Maps::take(&mut object)?;
-    Ok(Loaded { maps, programs: Programs::load(object)? })
+    })
 }
 
 /// aya takes a pinned map as it is; one of another shape would be read and written wrongly.
@@ -125,7 +155,8 @@ fn check_shape(pins: &Pins, shape: &(&str, MapType, usize, usize, u32)) -> Resul
         format!("{kind:?} of {key}+{value} bytes, {entries} entries")
     };
     let expected = describe(&kind, key, value, entries);
-    let mismatch = |found: String| Error::PinShape { path: path.clone(), found, expected: expected.clone() };
+    let mismatch =
+        |found: String| Error::PinShape { path: path.clone(), found, expected: expected.clone() };
     let info = MapInfo::from_pin(&path).map_err(|e| mismatch(format!("unreadable ({e})")))?;
     let found_kind = info.map_type().map_err(|e| mismatch(format!("of unknown type ({e})")))?;
     let (found_key, found_value) = (info.key_size() as usize, info.value_size() as usize);
@@ -151,10 +182,16 @@ pub fn disarm(bpffs: &Path) -> Result<Vec<PathBuf>, Error> {
             Err(source) => return Err(Error::Pin { operation: "remove", path, source }),
         }
     }
-    for directory in [pins.root.join("links"), pins.root.join("maps"), pins.root.clone(), bpffs.join("grantd")] {
+    for directory in
+        [pins.root.join("links"), pins.root.join("maps"), pins.root.clone(), bpffs.join("grantd")]
+    {
         match fs::remove_dir(&directory) {
             Ok(()) => removed.push(directory),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) => {}
             Err(source) => return Err(Error::Pin { operation: "remove", path: directory, source }),
         }
     }

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap as StdHashMap};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use grantd_common::{
-    ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, WorkloadEntry,
-};
+use grantd_common::{ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, WorkloadEntry};
 
 use super::error::{Error, io_cause};
 use super::op::{Op, Prefix};
@@ -105,9 +103,10 @@ impl Maps {
             Op::PutPortSet { index, set } => {
                 ("PORTSETS", found(self.port_sets.get(index, 0))?.is_some_and(|v| v.0 == *set))
             }
-            Op::PutRange { prefix, rule } => {
-                ("RANGES", found(self.ranges.get(&range_key(prefix), 0))?.is_some_and(|v| v.0 == *rule))
-            }
+            Op::PutRange { prefix, rule } => (
+                "RANGES",
+                found(self.ranges.get(&range_key(prefix), 0))?.is_some_and(|v| v.0 == *rule),
+            ),
             // A look-up would find a covering prefix: the listing of `contents` shows it instead.
             Op::DeleteRange { .. } => ("RANGES", true),
         };
@@ -160,7 +159,8 @@ fn take<T>(object: &mut aya::Ebpf, name: &'static str) -> Result<T, Error>
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    let map = object.take_map(name).ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+    let map =
+        object.take_map(name).ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
     T::try_from(map).map_err(reading(name))
 }
 
@@ -171,7 +171,9 @@ fn range_key(prefix: &Prefix) -> Key<Pod<RangeKey>> {
 /// What a change is about, so that only the last of several is read back.
 fn entry_name(op: &Op) -> (u8, Vec<u8>) {
     match op {
-        Op::PutWorkload { cgroup, .. } | Op::DeleteWorkload { cgroup } => (0, cgroup.to_ne_bytes().into()),
+        Op::PutWorkload { cgroup, .. } | Op::DeleteWorkload { cgroup } => {
+            (0, cgroup.to_ne_bytes().into())
+        }
         Op::PutSlot { slot, .. } => (1, slot.to_ne_bytes().into()),
         Op::PutExact { key, .. } | Op::DeleteExact { key } => {
             let mut id: Vec<u8> = key.workload.0.to_ne_bytes().into();

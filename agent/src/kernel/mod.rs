@@ -19,12 +19,12 @@ use std::path::PathBuf;
 
 pub use attach::HookCoverage;
 pub use error::Error;
-pub use host::{Cgroup, cgroup2_mount, cgroup_of, invocation_id};
+pub use host::{Cgroup, cgroup_of, cgroup2_mount, invocation_id};
 pub use load::disarm;
 pub use maps::Contents;
 pub use op::{Op, Prefix};
 pub use ring::RingReader;
-pub use sys::clock_synchronised;
+pub use sys::{clock_synchronised, watch};
 
 use grantd_common::Ring;
 
@@ -37,6 +37,33 @@ pub struct Setup {
     pub cgroup_root: PathBuf,
     /// The enforced slice's directory, somewhere below `cgroup_root`.
     pub slice: PathBuf,
+}
+
+/// Tries whether this kernel takes the programs, and changes nothing: nothing is attached or pinned.
+///
+/// # Errors
+/// As [`Kernel::start`].
+pub fn check(setup: &Setup) -> Result<(), Error> {
+    host::require_bpffs(&setup.bpffs)?;
+    host::open_cgroup(&setup.cgroup_root)?;
+    host::open_cgroup(&setup.slice)?;
+    load::try_load(host::level_of(&setup.slice)?)
+}
+
+/// Why the pins do not enforce by themselves; empty when every hook's link is pinned and attached where
+/// it belongs. Needs no daemon.
+#[must_use]
+pub fn pins_not_enforcing(setup: &Setup) -> Vec<String> {
+    let slice = match host::open_cgroup(&setup.slice) {
+        Ok(slice) => slice,
+        Err(error) => return vec![error.to_string()],
+    };
+    let coverage = attach::coverage(&load::Pins::open(&setup.bpffs), &setup.cgroup_root, &slice);
+    coverage
+        .into_iter()
+        .filter(|c| !c.attached)
+        .map(|c| format!("{}: {}", c.hook, c.detail))
+        .collect()
 }
 
 /// The loaded and attached kernel programs, and their maps.
@@ -93,6 +120,20 @@ impl Kernel {
     /// Which change was refused, and why; a full map is [`Error::MapFull`].
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), Error> {
         self.maps.apply(ops)
+    }
+
+    /// Applies changes that end something: goes on past a failure, so that one entry that cannot be
+    /// written keeps nothing else open.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub fn apply_all(&mut self, ops: &[Op]) -> Result<(), Error> {
+        let mut first = Ok(());
+        for op in ops {
+            let result = self.maps.apply(std::slice::from_ref(op));
+            first = first.and(result);
+        }
+        first
     }
 
     /// Reads back what `ops` should have left behind, later ones counting over earlier ones.

@@ -17,14 +17,22 @@ pub struct Prefix {
 impl Prefix {
     /// From its parts.
     #[must_use]
-    pub const fn new(workload: WorkloadId, protocol: Protocol, address: Address, bits: u32) -> Self {
+    pub const fn new(
+        workload: WorkloadId,
+        protocol: Protocol,
+        address: Address,
+        bits: u32,
+    ) -> Self {
         Self { key: RangeKey::new(workload, protocol, address), bits }
     }
 }
 
 /// One change. Each is idempotent, so that a batch may be applied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "short-lived, and one allocation per port set would cost more")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived, and one allocation per port set would cost more"
+)]
 pub enum Op {
     /// Makes a cgroup known.
     PutWorkload {

@@ -1,29 +1,37 @@
 //! Reading one ring buffer.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{Array, Map, MapData, RingBuf};
-use grantd_common::Ring;
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
+use grantd_common::event::counter;
+use grantd_common::{Ring, capacity};
 
 use super::error::Error;
 use super::load::Pins;
 
-/// The one reader of a ring. It owns the ring's wake flag, the only map entry that is not the
-/// enforcer's.
+/// The one reader of a ring. It owns the ring's wake flag and its part of `SEEN`, the only map entries
+/// that are not the enforcer's.
 pub struct RingReader {
     ring: Ring,
     buffer: RingBuf<MapData>,
     wake: Array<MapData, u32>,
+    seen: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
 }
 
 impl RingReader {
     pub(super) fn open(pins: &Pins, ring: Ring) -> Result<Self, Error> {
         let name = map_name(ring);
+        let pinned = |name: &str| MapData::from_pin(pins.map(name));
         let open = || -> Result<Self, aya::maps::MapError> {
-            let buffer = RingBuf::try_from(Map::RingBuf(MapData::from_pin(pins.map(name))?))?;
-            let wake = Array::try_from(Map::Array(MapData::from_pin(pins.map("WAKE"))?))?;
-            Ok(Self { ring, buffer, wake })
+            Ok(Self {
+                ring,
+                buffer: RingBuf::try_from(Map::RingBuf(pinned(name)?))?,
+                wake: Array::try_from(Map::Array(pinned("WAKE")?))?,
+                seen: Array::try_from(Map::Array(pinned("SEEN")?))?,
+                counters: PerCpuArray::try_from(Map::PerCpuArray(pinned("COUNTERS")?))?,
+            })
         };
         open().map_err(|source| Error::Ring { ring: name, source })
     }
@@ -53,17 +61,46 @@ impl RingReader {
     pub fn arm(&mut self) -> io::Result<()> {
         self.wake.set(self.ring as u32, 1, 0).map_err(io::Error::other)
     }
+
+    /// For each CPU, how many events it has put into this ring, lost ones included: the sequence number
+    /// that its next event gets.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn produced(&self) -> io::Result<Vec<u64>> {
+        let index = counter::SEQUENCE + self.ring as u32;
+        Ok(self.counters.get(&index, 0).map_err(io::Error::other)?.iter().copied().collect())
+    }
+
+    /// For one CPU, the sequence number up to which (exclusive) every event is accounted for, as
+    /// [`Self::set_seen`] left it: also by an earlier daemon.
+    ///
+    /// # Errors
+    /// The map cannot be read, or there is no such CPU.
+    pub fn seen(&self, cpu: u32) -> io::Result<u64> {
+        self.seen.get(&self.index(cpu)?, 0).map_err(io::Error::other)
+    }
+
+    /// Remembers that every event of a CPU below this sequence number is accounted for.
+    ///
+    /// # Errors
+    /// The map cannot be written, or there is no such CPU.
+    pub fn set_seen(&mut self, cpu: u32, sequence: u64) -> io::Result<()> {
+        let index = self.index(cpu)?;
+        self.seen.set(index, sequence, 0).map_err(io::Error::other)
+    }
+
+    fn index(&self, cpu: u32) -> io::Result<u32> {
+        if cpu >= capacity::CPUS {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(self.ring as u32 * capacity::CPUS + cpu)
+    }
 }
 
 impl AsFd for RingReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.buffer.as_fd()
-    }
-}
-
-impl AsRawFd for RingReader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.buffer.as_raw_fd()
     }
 }
 

@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -31,8 +34,13 @@ fn bpf<T>(command: libc::c_int, attribute: &mut T) -> io::Result<libc::c_int> {
     let size = libc::c_uint::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `attribute` is a live, exclusively borrowed struct of `size` bytes laid out as the
     // kernel's union member for `command`; the kernel takes shorter attributes as zero-extended.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { libc::c_int::try_from(result).map_err(io::Error::other) }
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        libc::c_int::try_from(result).map_err(io::Error::other)
+    }
 }
 
 /// Opens a pinned object. aya's links expose no descriptor, and an update needs one.
@@ -47,9 +55,24 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// Replaces the program of a link in one step: no packet meets neither the old nor the new.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
-    let mut attribute =
-        LinkUpdate { link_fd: number(link)?, new_prog_fd: number(program)?, flags: 0, old_prog_fd: 0 };
+    let mut attribute = LinkUpdate {
+        link_fd: number(link)?,
+        new_prog_fd: number(program)?,
+        flags: 0,
+        old_prog_fd: 0,
+    };
     bpf(BPF_LINK_UPDATE, &mut attribute).map(|_| ())
+}
+
+/// A wait for a descriptor to become readable, on a duplicate that it owns.
+///
+/// # Errors
+/// The descriptor cannot be duplicated or polled.
+pub fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let own = fd.try_clone_to_owned()?;
+    // SAFETY: the descriptor is owned by the AsyncFd from here on, so it stays open and the same for
+    // as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Whether the kernel holds the wall clock to be synchronised (adjtimex(2)).
@@ -68,7 +91,9 @@ pub(super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let name = CString::new(name).ok()?;
     let mut value = vec![0u8; 255];
     // SAFETY: both strings are NUL-terminated and live; the buffer is as long as stated.
-    let n = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let n = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
     value.truncate(usize::try_from(n).ok()?);
     Some(value)
 }

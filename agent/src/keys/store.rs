@@ -16,6 +16,7 @@ use super::cache::{KeyCache, Lookup};
 use super::fetch::{FetchError, Fetched, Fetcher};
 use crate::clock::Clock;
 use crate::config::OktaConfig;
+use crate::text::chain;
 
 /// Look-ups that may wait for the task at once; further ones wait to be let in.
 const MAX_WAITING: usize = 256;
@@ -308,16 +309,4 @@ fn entropy() -> u64 {
     let mut bytes = [0; 8];
     let _ = rand::fill(&mut bytes);
     u64::from_le_bytes(bytes)
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -111,6 +111,11 @@ pub struct HostPolicy {
 pub struct PeerUris(Vec<String>);
 
 impl PeerUris {
+    /// The URIs, as the certificate has them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// All URI SANs of the certificate, none left out: the count is part of the check.
     pub fn new(uris: impl IntoIterator<Item = String>) -> Self {
         Self(uris.into_iter().collect())

@@ -141,6 +141,13 @@ fn every_sample_of_the_reference_is_a_good_file() {
 }
 
 #[test]
+fn the_sample_that_is_installed_is_a_good_file() {
+    if let Err(faults) = parse(include_str!("../../../../systemd/config.toml")) {
+        panic!("a fresh installation starts with:\n{faults}");
+    }
+}
+
+#[test]
 fn an_address_of_the_listener_may_be_ipv6() {
     let config = parse(&changed("0.0.0.0:7443", "[::1]:7443")).expect("good");
     assert_eq!(config.control_plane.listen.ip(), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));

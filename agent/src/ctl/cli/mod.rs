@@ -22,6 +22,7 @@ use clap::Parser;
 use error::CliError;
 pub use error::{BoxError, chain};
 use nix::unistd::Uid;
+pub use paths::EnforcementPaths;
 use serde_json::json;
 use ui::Tone;
 pub use ui::Ui;
@@ -31,12 +32,11 @@ use crate::config::Config;
 
 /// What the binary provides.
 pub trait Host {
-    /// Why the pins under `bpffs` do not enforce by themselves, one text for each reason; empty when
-    /// they do.
+    /// Why the pins do not enforce by themselves, one text for each reason; empty when they do.
     ///
     /// # Errors
     /// When the pins cannot be examined.
-    fn pins_not_enforcing(&self, bpffs: &Path) -> Result<Vec<String>, BoxError>;
+    fn pins_not_enforcing(&self, paths: &EnforcementPaths) -> Result<Vec<String>, BoxError>;
 
     /// Removes grantd's pins under `bpffs`; answers the paths that were removed.
     ///
@@ -154,7 +154,7 @@ fn status(
         }
         // The pins enforce whether or not a daemon runs: a unit may start its agents by them.
         (Err(error @ ClientError::Unavailable { .. }), Some(Requirement::Enforcing)) => {
-            let Ok(missing) = host.pins_not_enforcing(&paths.bpffs) else {
+            let Ok(missing) = host.pins_not_enforcing(&paths.enforcement) else {
                 return Err(error.into());
             };
             from_pins(&missing, json, ui)
@@ -207,8 +207,8 @@ fn disarm(
         return Err(CliError::StillRunning { socket: paths.socket.clone() });
     }
     let removed = host
-        .disarm(&paths.bpffs)
-        .map_err(|source| CliError::Disarm { bpffs: paths.bpffs.clone(), source })?;
+        .disarm(&paths.enforcement.bpffs)
+        .map_err(|source| CliError::Disarm { bpffs: paths.enforcement.bpffs.clone(), source })?;
     if json {
         return ui.json(&json!({ "removed": removed }));
     }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 const DEFAULT_RUN: &str = "/run/grantd";
 const DEFAULT_STATE: &str = "/var/lib/grantd";
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+const DEFAULT_SLICE: &str = "agents.slice";
 
 /// Paths that commands need.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +19,19 @@ pub(super) struct Paths {
     pub(super) socket: PathBuf,
     /// The audit spool.
     pub(super) audit: PathBuf,
+    /// Where enforcement is attached and pinned.
+    pub(super) enforcement: EnforcementPaths,
+}
+
+/// Where enforcement is attached and pinned, as far as the config says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnforcementPaths {
     /// The mount below which programs and maps are pinned.
-    pub(super) bpffs: PathBuf,
+    pub bpffs: PathBuf,
+    /// Where the root hooks are attached; `None` is the cgroup2 mount.
+    pub cgroup_root: Option<PathBuf>,
+    /// The enforced slice, as the config writes it; relative to the cgroup2 mount.
+    pub slice: PathBuf,
 }
 
 /// The few keys that matter here. Anything else in the file, faults included, is of no concern: a
@@ -41,6 +53,8 @@ struct LenientPaths {
 #[derive(Default, Deserialize)]
 struct LenientEnforcement {
     bpffs: Option<PathBuf>,
+    cgroup_root: Option<PathBuf>,
+    slice: Option<PathBuf>,
 }
 
 impl Paths {
@@ -54,7 +68,11 @@ impl Paths {
         Self {
             socket: socket.map_or_else(in_run, Path::to_owned),
             audit: or(paths.state, DEFAULT_STATE).join("audit"),
-            bpffs: or(enforcement.bpffs, DEFAULT_BPFFS),
+            enforcement: EnforcementPaths {
+                bpffs: or(enforcement.bpffs, DEFAULT_BPFFS),
+                cgroup_root: enforcement.cgroup_root,
+                slice: or(enforcement.slice, DEFAULT_SLICE),
+            },
         }
     }
 }
@@ -75,7 +93,7 @@ mod tests {
         let paths = Paths::of(Path::new("/nonexistent/config.toml"), None);
         assert_eq!(paths.socket, Path::new("/run/grantd/ctl.sock"));
         assert_eq!(paths.audit, Path::new("/var/lib/grantd/audit"));
-        assert_eq!(paths.bpffs, Path::new("/sys/fs/bpf"));
+        assert_eq!(paths.enforcement.bpffs, Path::new("/sys/fs/bpf"));
     }
 
     #[test]

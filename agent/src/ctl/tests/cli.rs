@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::support::*;
 use crate::ctl::{
     Status,
-    cli::{self, BoxError, Host, Ui},
+    cli::{self, BoxError, EnforcementPaths, Host, Ui},
 };
 
 /// Pins as a test wants them: what is missing, or that they cannot be examined.
 struct Pins(Option<Vec<String>>);
 
 impl Host for Pins {
-    fn pins_not_enforcing(&self, _: &Path) -> Result<Vec<String>, BoxError> {
+    fn pins_not_enforcing(&self, _: &EnforcementPaths) -> Result<Vec<String>, BoxError> {
         self.0.clone().ok_or_else(|| "cannot be examined".into())
     }
 

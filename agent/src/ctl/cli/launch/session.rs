@@ -42,8 +42,10 @@ fn is_detached() -> Result<bool, LaunchError> {
     Ok(session == getpid() && File::open("/dev/tty").is_err())
 }
 
-/// Leaves the caller's session, where that has not happened yet.
+/// Leaves the caller's session, where that has not happened yet, and takes signals again: a mask is
+/// inherited, from [`run_as_child`] among others, and would make the command deaf.
 pub(super) fn detach() -> Result<(), LaunchError> {
+    SigSet::empty().thread_set_mask().map_err(LaunchError::os("unblock signals"))?;
     if is_detached()? {
         return Ok(());
     }
@@ -54,7 +56,7 @@ pub(super) fn detach() -> Result<(), LaunchError> {
 pub(super) fn run_as_child(argv: &[OsString]) -> Result<u8, LaunchError> {
     let mut watched = SigSet::from_iter(PASSED_ON);
     watched.add(Signal::SIGCHLD);
-    // Blocked before the child exists, so that no exit is missed; the child starts with none blocked.
+    // Blocked before the child exists, so that no exit is missed; the child unblocks them.
     watched.thread_block().map_err(LaunchError::os("block signals"))?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC)
         .map_err(LaunchError::os("watch signals"))?;

@@ -1,0 +1,227 @@
+//! The start: ledger and kernel are brought together before anything else is served.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use grantd_audit::Recorder;
+use grantd_audit::event::FindingKind;
+use grantd_common::WorkloadId;
+use grantd_grant::ids::BootId;
+use grantd_grant::{ControlPlaneKeys, GrantId};
+
+use super::audit::EndedBy;
+use super::{Directory, Enforcer, Settings};
+use crate::clock::Clock;
+use crate::compile::{Compiler, Deadlines, Opening, SlotRef};
+use crate::kernel::{self, Kernel, Setup};
+use crate::ledger::{EndCause, Ledger, LedgerError, LedgerGrant, Opened, State};
+
+/// Why enforcement could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger.
+    #[error("the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The kernel.
+    #[error("the kernel")]
+    Kernel(#[from] kernel::Error),
+    /// The boot id could not be read.
+    #[error("/proc/sys/kernel/random/boot_id does not hold a boot id")]
+    BootId,
+    /// What the ledger says could not be written to the kernel.
+    #[error("what the ledger says could not be written to the kernel: {0}")]
+    Reconcile(String),
+}
+
+/// What enforcement is begun with.
+pub struct Start<'a> {
+    /// The config's part.
+    pub settings: Settings,
+    /// Where the ledger lies.
+    pub state: &'a Path,
+    /// Where the kernel side lies.
+    pub setup: &'a Setup,
+    /// The keys that are pinned now.
+    pub keys: &'a ControlPlaneKeys,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Where audit events go.
+    pub recorder: Recorder,
+}
+
+impl Enforcer {
+    /// Opens the ledger, loads or adopts the kernel side, and makes the one hold what the other says.
+    /// Live connections under live grants notice nothing.
+    ///
+    /// # Errors
+    /// [`StartError`]; what was enforced before is enforced still.
+    pub fn start(start: Start<'_>) -> Result<Self, StartError> {
+        let Start { settings, state, setup, keys, clock, recorder } = start;
+        let boot = BootId::new(settings.boot_id.clone()).map_err(|_| StartError::BootId)?;
+        let now = clock.now();
+        let (ledger, opened) = Ledger::open(state, settings.policy.host_id(), &boot, now)?;
+        let kernel = Kernel::start(setup)?;
+        let mut enforcer = Self {
+            settings,
+            clock,
+            recorder,
+            directory: Arc::new(Directory::default()),
+            ledger,
+            compiler: Compiler::default(),
+            kernel,
+            workloads: HashMap::new(),
+            accepted: HashMap::new(),
+            trouble: None,
+            since_unix_ms: now.unix_ms(),
+        };
+        enforcer.number_workloads()?;
+        enforcer.tell_opened(opened);
+        enforcer.bring_together(keys)?;
+        Ok(enforcer)
+    }
+
+    /// Whether enforcement of an earlier run was adopted.
+    #[must_use]
+    pub const fn adopted(&self) -> bool {
+        self.kernel.adopted()
+    }
+
+    /// For naming kernel events.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory)
+    }
+
+    /// The kernel handle, for opening the rings before the enforcer runs.
+    pub const fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// Keys of the Okta tokens behind live grants.
+    pub fn okta_keys_relied_on(&self) -> impl Iterator<Item = grantd_grant::KeyId> + '_ {
+        self.ledger.live().map(|g| g.grant.okta_kid().clone())
+    }
+
+    /// Live grants.
+    #[must_use]
+    pub fn live_grants(&self) -> u64 {
+        self.ledger.count() as u64
+    }
+
+    fn tell_opened(&mut self, opened: Opened) {
+        match opened {
+            Opened::Fresh | Opened::Restored { .. } => {}
+            Opened::NewBoot { ended } => {
+                let now = self.clock.now();
+                for grant in &ended {
+                    self.audit_ended(grant, EndCause::Rebooted, &EndedBy::default(), now);
+                }
+            }
+            Opened::Corrupt { problem, moved_to, floor } => {
+                let kept =
+                    moved_to.map(|p| format!(", kept as {}", p.display())).unwrap_or_default();
+                let detail = format!(
+                    "the ledger could not be trusted ({problem}{kept}): every grant ended, and those issued before {floor} are refused"
+                );
+                tracing::error!("{detail}");
+                self.audit_finding(FindingKind::LedgerCorrupt, detail);
+            }
+        }
+    }
+
+    fn bring_together(&mut self, keys: &ControlPlaneKeys) -> Result<(), StartError> {
+        let contents = self.kernel.contents()?;
+        self.compiler.remember_slots(&contents);
+        self.find_cgroups()?;
+        let now = self.clock.now();
+        let live: Vec<LedgerGrant> = self.ledger.live().cloned().collect();
+        let mut over: Vec<(LedgerGrant, EndCause)> = Vec::new();
+        for grant in live {
+            match self.why_over(&grant, keys, now) {
+                Some(cause) => over.push((grant, cause)),
+                None if self.restore_one(&grant) => self.list_grant(&grant),
+                None => over.push((grant, EndCause::KernelFailed)),
+            }
+        }
+        self.reconcile().map_err(StartError::Reconcile)?;
+        self.ledger.end_many(over.iter().map(|(g, cause)| (g.id(), *cause)), now)?;
+        for (grant, cause) in &over {
+            self.audit_ended(grant, *cause, &EndedBy::default(), now);
+        }
+        let accepted: Vec<GrantId> = self
+            .ledger
+            .live()
+            .filter(|g| g.state == State::Accepted)
+            .map(|g| g.id().clone())
+            .collect();
+        for id in accepted {
+            // It was written before a crash and never acknowledged: now it is in force.
+            self.ledger.mark_in_force(&id, None, now)?;
+            if let Some(live) = self.ledger.get(&id) {
+                self.audit_in_force(live, None, None, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every workload's cgroup known to the model and the directory; the kernel follows with the
+    /// rest.
+    fn find_cgroups(&mut self) -> Result<(), kernel::Error> {
+        self.directory.put_workload(
+            WorkloadId::UNKNOWN,
+            grantd_audit::event::Workload { name: String::new(), ..Default::default() },
+        );
+        for (name, workload) in &mut self.workloads {
+            workload.cgroup = kernel::cgroup_of(&workload.path)?;
+            self.compiler.set_cgroup(workload.id, workload.cgroup);
+            let cgroup = workload.cgroup.unwrap_or(0);
+            let shown = super::audit::audit_workload(
+                name,
+                &workload.path,
+                cgroup,
+                &self.settings.cgroup_mount,
+            );
+            self.directory.put_workload(workload.id, shown);
+        }
+        Ok(())
+    }
+
+    fn why_over(
+        &self,
+        grant: &LedgerGrant,
+        keys: &ControlPlaneKeys,
+        now: crate::clock::Now,
+    ) -> Option<EndCause> {
+        let workload = self.workloads.get(grant.grant.workload());
+        if grant.is_past(now.boot_ns, now.tai_ns) {
+            Some(EndCause::Expired)
+        } else if !keys.contains(grant.grant.control_plane_kid()) {
+            Some(EndCause::KeyWithdrawn)
+        } else if !self.still_covered(&grant.grant) {
+            Some(EndCause::NotCovered)
+        } else if workload.and_then(|w| w.cgroup) != Some(grant.placement.cgroup_id) {
+            Some(EndCause::WorkloadGone)
+        } else {
+            None
+        }
+    }
+
+    fn restore_one(&mut self, grant: &LedgerGrant) -> bool {
+        let Some(workload) = self.workloads.get(grant.grant.workload()) else { return false };
+        let p = &grant.placement;
+        let opening = Opening {
+            workload: workload.id,
+            deadlines: Deadlines { boot_ns: p.deadline_boot_ns, tai_ns: p.deadline_tai_ns },
+            destinations: grant.grant.destinations(),
+        };
+        let slot = SlotRef { index: p.slot, generation: p.generation };
+        match self.compiler.restore(&opening, slot) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(grant = %grant.id(), %error, "a live grant could not be taken up again");
+                false
+            }
+        }
+    }
+}

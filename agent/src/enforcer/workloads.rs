@@ -1,0 +1,194 @@
+//! Workloads and their cgroups: which exist, under which id, and what happens when one is made anew.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use grantd_audit::event::FindingKind;
+use grantd_common::WorkloadId;
+use grantd_grant::policy::SubjectPattern;
+use grantd_grant::{Reason, Refusal, VerifiedGrant, WorkloadName};
+
+use super::audit::{EndedBy, audit_workload};
+use super::{Enforcer, Settings};
+use crate::ctl::Enrolled;
+use crate::kernel;
+use crate::ledger::{EndCause, LedgerError};
+use crate::text::chain;
+
+/// A workload of the config.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    pub(super) id: WorkloadId,
+    /// Its cgroup's directory.
+    pub(super) path: PathBuf,
+    /// The account that the config names.
+    pub(super) user: Option<String>,
+    /// Its cgroup's id while it exists.
+    pub(super) cgroup: Option<u64>,
+}
+
+impl Enforcer {
+    /// Gives each configured workload its number.
+    pub(super) fn number_workloads(&mut self) -> Result<(), LedgerError> {
+        let mut numbered = std::collections::HashMap::new();
+        for (name, path, user) in self.settings.workloads.clone() {
+            let id = WorkloadId(self.ledger.workload_id(&name)?);
+            let cgroup =
+                self.workloads.get(&name).filter(|w| w.path == path).and_then(|w| w.cgroup);
+            numbered.insert(name, Workload { id, path, user, cgroup });
+        }
+        self.workloads = numbered;
+        Ok(())
+    }
+
+    /// Follows the slice and every workload's cgroup.
+    pub(super) fn look_at_cgroups(&mut self) {
+        match self.kernel.renew_slice() {
+            Ok(false) => {}
+            Ok(true) => {
+                let detail = "the enforced slice was removed and made anew; its hooks are attached again. \
+                              Until then tasks in it were not confined: keep it alive (RefuseManualStop=yes)";
+                tracing::warn!("{detail}");
+                self.audit_finding(FindingKind::NotEnforcing, detail.to_owned());
+            }
+            Err(error) => self.note_trouble(format!("the enforced slice: {}", chain(&error))),
+        }
+        let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.look_at(&name) {
+                tracing::warn!(workload = %name, error = chain(&error), "cannot follow the workload's cgroup");
+            }
+        }
+        self.retry_trouble();
+    }
+
+    /// Looks at one workload's cgroup now, and makes the kernel follow.
+    pub(super) fn look_at(&mut self, name: &WorkloadName) -> Result<Option<u64>, kernel::Error> {
+        let Some(workload) = self.workloads.get(name).cloned() else { return Ok(None) };
+        let found = kernel::cgroup_of(&workload.path)?;
+        if found == workload.cgroup {
+            return Ok(found);
+        }
+        // Grants were given to the processes of the old cgroup: the new one starts with nothing.
+        if workload.cgroup.is_some() {
+            self.end_of_workload(name, found);
+        }
+        let ops = self.compiler.set_cgroup(workload.id, found);
+        self.kernel.apply_all(&ops)?;
+        if let Some(w) = self.workloads.get_mut(name) {
+            w.cgroup = found;
+        }
+        let shown =
+            audit_workload(name, &workload.path, found.unwrap_or(0), &self.settings.cgroup_mount);
+        self.directory.put_workload(workload.id, shown);
+        tracing::debug!(workload = %name, cgroup = found, "the workload's cgroup changed");
+        Ok(found)
+    }
+
+    fn end_of_workload(&mut self, name: &WorkloadName, now_cgroup: Option<u64>) {
+        let ids: Vec<_> = self
+            .ledger
+            .live()
+            .filter(|g| g.grant.workload() == name && Some(g.placement.cgroup_id) != now_cgroup)
+            .map(|g| g.id().clone())
+            .collect();
+        let detail = "its cgroup was removed or made anew";
+        self.end_grants(
+            &ids,
+            EndCause::WorkloadGone,
+            &EndedBy { detail: Some(detail), ..EndedBy::default() },
+        );
+    }
+
+    /// Makes sure that a workload's cgroup exists and that the kernel knows it.
+    pub(super) fn enrol(&mut self, name: &WorkloadName) -> Result<Enrolled, Refusal> {
+        let Some(workload) = self.workloads.get(name).cloned() else {
+            let detail = format!("no [[workload]] named {name} in the config");
+            return Err(Refusal::new(Reason::WorkloadUnknown, detail));
+        };
+        let failed = |what: String| Refusal::new(Reason::KernelFailed, what);
+        if let Err(error) = std::fs::create_dir_all(&workload.path) {
+            return Err(failed(format!(
+                "cannot make the cgroup {}: {error}",
+                workload.path.display()
+            )));
+        }
+        match self.look_at(name) {
+            Ok(Some(cgroup_id)) => Ok(Enrolled {
+                workload: name.to_string(),
+                cgroup: workload.path,
+                cgroup_id,
+                user: workload.user,
+            }),
+            Ok(None) => {
+                Err(failed(format!("the cgroup {} is gone again", workload.path.display())))
+            }
+            Err(error) => Err(failed(chain(&error))),
+        }
+    }
+
+    /// Goes by new settings: grants that they no longer cover end.
+    pub(super) fn set_settings(&mut self, settings: Settings) -> Result<u64, Refusal> {
+        let before = std::mem::replace(&mut self.settings, settings);
+        if let Err(error) = self.number_workloads() {
+            self.settings = before;
+            return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
+        }
+        let uncovered: Vec<_> = self
+            .ledger
+            .live()
+            .filter(|g| !self.still_covered(&g.grant))
+            .map(|g| g.id().clone())
+            .collect();
+        let detail = "the host's config no longer covers it";
+        let ended = self.end_grants(
+            &uncovered,
+            EndCause::NotCovered,
+            &EndedBy { detail: Some(detail), ..EndedBy::default() },
+        );
+        self.forget_removed_workloads();
+        self.look_at_cgroups();
+        Ok(ended)
+    }
+
+    fn forget_removed_workloads(&mut self) {
+        let known: std::collections::HashSet<WorkloadId> =
+            self.workloads.values().map(|w| w.id).collect();
+        let removed: Vec<WorkloadId> =
+            self.compiler.workloads().filter(|w| !known.contains(w)).collect();
+        for id in removed {
+            let ops = self.compiler.set_cgroup(id, None);
+            if let Err(error) = self.kernel.apply_all(&ops) {
+                self.note_trouble(format!("a removed workload: {}", chain(&error)));
+            }
+        }
+    }
+
+    /// Whether the config would still let this grant stand, as far as that can be told without its
+    /// token: workload, subject, lifetime, denies, and a ceiling entry for each destination.
+    pub(super) fn still_covered(&self, grant: &VerifiedGrant) -> bool {
+        let policy = &self.settings.policy;
+        let ttl = grant.expires().since(grant.issued_at()).unwrap_or(Duration::MAX);
+        let known = policy.workload(grant.workload()).is_some_and(|w| {
+            let subject = w.subjects.iter().any(|s| subject_matches(s, grant));
+            subject && ttl <= w.max_ttl
+        });
+        known
+            && grant.destinations().iter().all(|d| {
+                let allowed = policy.ceiling().iter().any(|entry| {
+                    entry.workloads.contains(grant.workload())
+                        && entry.max_ttl.is_none_or(|max| ttl <= max)
+                        && entry.allow.iter().any(|a| a.covers(d))
+                });
+                allowed && !policy.denies().iter().any(|deny| deny.overlaps(d))
+            })
+    }
+}
+
+fn subject_matches(pattern: &SubjectPattern, grant: &VerifiedGrant) -> bool {
+    match pattern {
+        SubjectPattern::Client(cid) => grant.cid() == Some(cid),
+        SubjectPattern::User(uid) => grant.sub() == uid,
+        SubjectPattern::Actor(act) => grant.act().is_some_and(|a| a.sub == *act),
+    }
+}

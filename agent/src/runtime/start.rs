@@ -1,0 +1,273 @@
+//! The way up.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use grantd_audit::event::{Coverage, Event, Lifecycle, LifecycleKind};
+use grantd_audit::{Producer, Recorder, Spool, SpoolConfig, Writer};
+use grantd_common::Ring;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::control::{Shared, Sources};
+use super::error::Error;
+use super::live::{Ended, Live};
+use crate::admission::PushAdmission;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Unsynchronised};
+use crate::ctl;
+use crate::enforcer::{self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start};
+use crate::events::Pump;
+use crate::intake::{self, Counters, Limits, Listener, TlsMaterial};
+use crate::kernel::{self, Setup};
+use crate::keys::{ControlPlaneKeyFile, OktaKeyStore, OktaKeyTask};
+
+/// Group that may read state through the control socket.
+const OPERATORS: &str = "grantd";
+
+/// Brings everything up; when this returns, enforcement is in effect and pushes are taken.
+pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let config = Config::load(&config_file)?;
+    let keys = ControlPlaneKeyFile::open(&config.control_plane.keys)?;
+    let tls = TlsMaterial::read(&config.control_plane.tls)?
+        .server_config(config.host_id.as_str(), Arc::clone(&clock))?;
+    make_directory(&config.paths.state, 0o700)?;
+    make_directory(&config.paths.run, 0o755)?;
+    let boot_id = boot_id()?;
+    let (recorder, writer) = audit(&config, &boot_id, clock.as_ref())?;
+    let setup = setup(&config)?;
+    let mut enforcer = Enforcer::start(Start {
+        settings: settings(&config, &boot_id)?,
+        state: &config.paths.state,
+        setup: &setup,
+        keys: &keys.keys(),
+        clock: Arc::clone(&clock),
+        recorder: recorder.clone(),
+    })?;
+    let (adopted, restored) = (enforcer.adopted(), enforcer.live_grants());
+    tell_started(&config, &mut enforcer, &recorder, clock.as_ref());
+
+    let relied_on: Vec<_> = enforcer.okta_keys_relied_on().collect();
+    let (okta, okta_task, withdrawn) =
+        OktaKeyStore::new(&config.okta, Arc::clone(&clock), relied_on)?;
+    let pumps = Ring::ALL.map(|ring| pump(ring, &mut enforcer, &recorder, &clock));
+    let socket = TcpListener::bind(config.control_plane.listen)
+        .await
+        .map_err(|source| Error::Listen { address: config.control_plane.listen, source })?;
+    let listen = socket.local_addr().unwrap_or(config.control_plane.listen);
+    let control = ctl::bind(&ctl::ServerConfig {
+        path: config.paths.run.join("ctl.sock"),
+        group: OPERATORS.to_owned(),
+    })?;
+
+    let (handle, commands) = enforcer::channel();
+    let (stop_intake, intake_stops) = watch::channel(false);
+    let (stop_events, events_stop) = watch::channel(false);
+    let slice = config.enforcement.slice.as_str().to_owned();
+    let (shared, sources) = Shared::new(
+        config,
+        config_file,
+        &keys,
+        tls,
+        handle.clone(),
+        okta,
+        recorder.clone(),
+        Arc::clone(&clock),
+        boot_id,
+    );
+    let mut parts = JoinSet::new();
+    spawn_enforcer(&mut parts, enforcer, commands)?;
+    for (ring, pump) in Ring::ALL.into_iter().zip(pumps) {
+        spawn_pump(&mut parts, ring, pump?, events_stop.clone());
+    }
+    spawn_keys(&mut parts, okta_task, withdrawn, handle.clone());
+    parts.spawn(serve_control(control, Arc::clone(&shared), slice));
+    let listener = listener(socket, &shared, sources, handle);
+    parts.spawn(async move {
+        intake::serve(listener, intake_stops).await;
+        ("the push listener", Ok(()))
+    });
+    Ok(Live { shared, parts, stop_intake, stop_events, writer, clock, adopted, restored, listen })
+}
+
+async fn serve_control(
+    listener: tokio::net::UnixListener,
+    shared: Arc<Shared>,
+    slice: String,
+) -> Ended {
+    ctl::serve(listener, shared, slice).await;
+    ("the control socket", Ok(()))
+}
+
+fn listener(
+    socket: TcpListener,
+    shared: &Shared,
+    sources: Sources,
+    enforcer: EnforcerHandle,
+) -> Listener {
+    Listener {
+        socket,
+        tls: sources.tls,
+        admission: Arc::new(PushAdmission {
+            policy: sources.policy,
+            keys: sources.keys,
+            okta: shared.okta.clone(),
+            enforcer,
+            recorder: shared.recorder.clone(),
+            clock: Arc::clone(&shared.clock),
+            boot_id: shared.boot_id.clone(),
+            audit_required: sources.audit_required,
+        }),
+        limits: Limits::default(),
+        counters: Arc::new(Counters::default()),
+    }
+}
+
+/// The enforcer waits for disk and kernel, so it has a thread of its own.
+fn spawn_enforcer(
+    parts: &mut JoinSet<Ended>,
+    enforcer: Enforcer,
+    commands: CommandReceiver,
+) -> Result<(), Error> {
+    const PART: &str = "the enforcer";
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let failed = |source| Error::System { operation: "start the enforcer's thread", source };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    std::thread::Builder::new()
+        .name("enforcer".to_owned())
+        .spawn(move || {
+            let result = runtime.block_on(enforcer.run(commands));
+            let _ = done.send(result.map_err(|e| e.to_string()));
+        })
+        .map_err(failed)?;
+    parts.spawn(
+        async move { (PART, ended.await.unwrap_or_else(|_| Err("it panicked".to_owned()))) },
+    );
+    Ok(())
+}
+
+fn pump(
+    ring: Ring,
+    enforcer: &mut Enforcer,
+    recorder: &Recorder,
+    clock: &Arc<dyn Clock>,
+) -> Result<Pump, Error> {
+    let directory = enforcer.directory();
+    let reader = enforcer.kernel().ring(ring)?;
+    Pump::new(reader, recorder.clone(), directory, Arc::clone(clock))
+        .map_err(|source| Error::System { operation: "wait for kernel events", source })
+}
+
+fn spawn_pump(parts: &mut JoinSet<Ended>, ring: Ring, pump: Pump, stop: watch::Receiver<bool>) {
+    let part = match ring {
+        Ring::Denials => "the denials ring",
+        Ring::Flows => "the flows ring",
+    };
+    parts.spawn(async move { (part, pump.run(stop).await.map_err(|e| e.to_string())) });
+}
+
+fn spawn_keys(
+    parts: &mut JoinSet<Ended>,
+    task: OktaKeyTask,
+    mut withdrawn: mpsc::Receiver<grantd_grant::KeyId>,
+    enforcer: EnforcerHandle,
+) {
+    parts.spawn(async move {
+        task.run().await;
+        ("the key fetcher", Ok(()))
+    });
+    parts.spawn(async move {
+        while let Some(kid) = withdrawn.recv().await {
+            tracing::warn!(%kid, "Okta withdrew a key; the grants behind it end");
+            if enforcer.okta_key_withdrawn(kid).await.is_err() {
+                break;
+            }
+        }
+        ("the key watch", Ok(()))
+    });
+}
+
+fn audit(config: &Config, boot_id: &str, clock: &dyn Clock) -> Result<(Recorder, Writer), Error> {
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::Audit(e);
+    let producer = Producer {
+        product: "grantd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host_id: config.host_id.to_string(),
+        hostname: nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        boot_id: boot_id.to_owned(),
+    };
+    let spool = SpoolConfig {
+        dir: config.audit.dir.clone(),
+        segment_bytes: config.audit.segment_bytes,
+        max_bytes: config.audit.max_bytes,
+    };
+    let (spool, recovery) = Spool::open(spool, producer).map_err(|e| failed(e.into()))?;
+    let (recorder, writer) = Recorder::start(spool).map_err(|e| failed(e.into()))?;
+    for event in recovery.events() {
+        recorder.record(event, clock.now().unix_ms());
+    }
+    Ok((recorder, writer))
+}
+
+fn tell_started(config: &Config, enforcer: &mut Enforcer, recorder: &Recorder, clock: &dyn Clock) {
+    let kind = if enforcer.adopted() { LifecycleKind::Adopt } else { LifecycleKind::Start };
+    let mut event = Lifecycle::new(kind);
+    event.config_sha256 = config.hash.to_string();
+    event.live_grants = Some(enforcer.live_grants());
+    event.coverage = enforcer
+        .kernel()
+        .coverage()
+        .into_iter()
+        .map(|c| Coverage { name: c.hook.to_owned(), active: c.attached, detail: c.detail })
+        .collect();
+    recorder.record(Event::Lifecycle(event), clock.now().unix_ms());
+}
+
+/// Where the kernel side of this config lies.
+pub(super) fn setup(config: &Config) -> Result<Setup, Error> {
+    let mount = kernel::cgroup2_mount()?;
+    Ok(Setup {
+        bpffs: config.enforcement.bpffs.clone(),
+        cgroup_root: config.enforcement.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
+        slice: mount.join(config.enforcement.slice.as_path()),
+    })
+}
+
+/// What the enforcer goes by.
+pub(super) fn settings(config: &Config, boot_id: &str) -> Result<Settings, Error> {
+    let mount = kernel::cgroup2_mount()?;
+    Ok(Settings {
+        policy: Arc::clone(&config.policy),
+        workloads: config
+            .workloads
+            .iter()
+            .map(|w| (w.name.clone(), mount.join(w.cgroup.as_path()), w.user.clone()))
+            .collect(),
+        cgroup_mount: mount,
+        unsynchronised_allowed: matches!(config.unsynchronised, Unsynchronised::Allow),
+        boot_id: boot_id.to_owned(),
+    })
+}
+
+fn boot_id() -> Result<String, Error> {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.map(|id| id.trim().to_owned())
+        .map_err(|source| Error::System { operation: "read the boot id", source })
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::Directory { path: path.to_owned(), source: e })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
