@@ -14,7 +14,7 @@
 //! one [`Refusal`]. No verdict is cached anywhere.
 
 pub mod destination;
-#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod grant;
 mod host;

@@ -371,6 +371,7 @@ fn read_list(
     Ok((envelope, life, list))
 }
 
+#[cfg(feature = "fuzzing")]
 /// For the fuzz targets: claims of a revocation and of a list, without a signature.
 pub(crate) fn fuzz(payload: &[u8]) {
     let Ok(kid) = KeyId::new("fuzz") else { return };

@@ -246,6 +246,7 @@ fn name(value: Json) -> Result<String, Fault> {
     Ok(text)
 }
 
+#[cfg(feature = "fuzzing")]
 /// For the fuzz targets: header and claims without a signature.
 pub(crate) fn fuzz(header: &[u8], payload: &[u8]) {
     let _ = check_header(header);

@@ -228,7 +228,9 @@ mod properties {
             let text = host.to_string();
             let read = match &host {
                 HostPattern::Cidr(_) => HostPattern::from_cidr(&text),
-                _ => HostPattern::from_host(&text),
+                HostPattern::Address(_) | HostPattern::Name(_) | HostPattern::Wildcard(_) => {
+                    HostPattern::from_host(&text)
+                }
             };
             prop_assert_eq!(read.unwrap(), host);
         }

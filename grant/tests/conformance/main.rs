@@ -14,6 +14,8 @@ mod grant_form;
 #[cfg(test)]
 mod key_sets;
 #[cfg(test)]
+mod okta_rows;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod policy;

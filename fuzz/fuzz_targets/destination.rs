@@ -1,0 +1,4 @@
+//! `host` and `cidr` texts.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grantd_grant::fuzzing::destination(data));

@@ -1,0 +1,4 @@
+//! A pushed revocation.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grantd_grant::fuzzing::revocation(data));
