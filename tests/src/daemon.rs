@@ -29,6 +29,7 @@ pub struct Daemon {
     netns: Netns,
     cgroup: PathBuf,
     cores: bool,
+    log_level: &'static str,
     child: Option<Child>,
 }
 
@@ -45,6 +46,7 @@ impl Daemon {
             netns: netns.clone(),
             cgroup: cgroup.to_owned(),
             cores: false,
+            log_level: "debug",
             child: None,
         };
         daemon.write_config()?;
@@ -77,6 +79,16 @@ impl Daemon {
         self.cores = true;
     }
 
+    /// Lets the next start log all that the daemon and its libraries can say.
+    pub fn log_everything(&mut self) {
+        self.log_level = "trace";
+    }
+
+    /// Lets the next start log what it would log in production.
+    pub fn log_little(&mut self) {
+        self.log_level = "info";
+    }
+
     fn write_config(&self) -> Result<()> {
         fs::write(&self.config_path, self.config.text())
             .with_context(|| format!("writing {}", self.config_path.display()))
@@ -96,7 +108,7 @@ impl Daemon {
         command.arg("exec").arg("--").arg(programs::find("grantd")?);
         command.args(["run", "--config"]).arg(&self.config_path);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("RUST_LOG", "debug").env("RUST_BACKTRACE", "1");
+        command.env("RUST_LOG", self.log_level).env("RUST_BACKTRACE", "1");
         command.current_dir(&self.config.run);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(self.netns.spawn(&mut command)?);

@@ -35,7 +35,7 @@ impl KernelView {
     /// The maps pinned below a BPF filesystem.
     #[must_use]
     pub fn of(bpffs: &Path) -> Self {
-        Self { maps: bpffs.join("grantd").join(format!("abi-{ABI_VERSION}")) }
+        Self { maps: bpffs.join("grantd").join(format!("abi-{ABI_VERSION}")).join("maps") }
     }
 
     /// The pin of a map.

@@ -10,6 +10,7 @@ pub mod bpffs;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;
+pub mod check;
 pub mod cleanup;
 pub mod clock;
 pub mod config;

@@ -1,5 +1,6 @@
 //! Where the programs under test are.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -25,4 +26,23 @@ pub fn find(name: &str) -> Result<PathBuf> {
         }
     }
     bail!("there is no program {name}: run through `cargo xtask test` or `cargo xtask demo`")
+}
+
+/// Tells the person who runs the tests that this machine lacks something, so that `what` was not
+/// tried. `cargo xtask test` lists it at the end.
+///
+/// # Errors
+/// When it cannot be told.
+pub fn not_run(what: &str, why: &str) -> Result<()> {
+    let line = format!("{what}: {why}");
+    match std::env::var_os("GRANTD_NOT_RUN") {
+        Some(path) => {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+            writeln!(file, "{line}").context("noting what was not run")
+        }
+        None => {
+            crate::cleanup::complain(&format!("NOT RUN: {line}"));
+            Ok(())
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Real servers in other namespaces: they echo what they are sent and remember who came and how each
 //! connection ended.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -53,7 +54,8 @@ pub struct Server {
 }
 
 type Visits = Arc<Mutex<Vec<Visit>>>;
-type Streams = Arc<Mutex<Vec<TcpStream>>>;
+/// Open connections by their index in the visits.
+type Streams = Arc<Mutex<HashMap<usize, TcpStream>>>;
 
 impl Server {
     /// A TCP server at `address` inside `netns`.
@@ -129,7 +131,7 @@ impl Drop for Server {
             // Wakes accept() up for the last time.
             let _ = socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both);
         }
-        for stream in lock(&self.streams).drain(..) {
+        for (_, stream) in lock(&self.streams).drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -146,10 +148,13 @@ fn accept(listener: &TcpListener, visits: &Visits, streams: &Streams, stop: &Ato
         }
         let index = record(visits, peer);
         if let Ok(copy) = stream.try_clone() {
-            lock(streams).push(copy);
+            lock(streams).insert(index, copy);
         }
-        let visits = Arc::clone(visits);
-        std::thread::spawn(move || echo_stream(stream, &visits, index));
+        let (visits, streams) = (Arc::clone(visits), Arc::clone(streams));
+        std::thread::spawn(move || {
+            echo_stream(stream, &visits, index);
+            lock(&streams).remove(&index);
+        });
     }
 }
 

@@ -1,0 +1,237 @@
+//! What is on record, and what must never be.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use grantd_e2e::audit::{ALLOWED, DENIED, Record};
+use grantd_e2e::check::{RECORD, allowed, refusals};
+use grantd_e2e::clock::wait_until;
+use grantd_e2e::jose;
+use grantd_e2e::okta::AccessToken;
+use grantd_e2e::probe::Tally;
+use grantd_e2e::programs::not_run;
+use grantd_e2e::server::Server;
+use grantd_e2e::world::{A, World, at, scenario};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+/// Classes of records that say how many were lost: Detection Findings.
+const FINDING: u64 = 200_401;
+
+#[test]
+fn p26_every_allowed_and_every_denied_connection_is_accounted_for() {
+    scenario(|world| {
+        const GRANTED: u64 = 400;
+        const REFUSED: u64 = 300;
+        let open = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let shut = Server::tcp(&world.srv_a, at(A, 22)?)?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
+        let tally: Tally = world.coding.times(open.address(), GRANTED)?;
+        assert_eq!(tally.ok, GRANTED, "{tally:?}");
+        let tally: Tally = world.coding.times(shut.address(), REFUSED)?;
+        assert_eq!(tally.failed.get("EPERM"), Some(&REFUSED), "{tally:?}");
+        let sum = |kind: u64, server: &Server| -> Result<u64> {
+            let to = server.address().to_string();
+            let records = world.spool.records()?;
+            let fits = |record: &&Record| record.kind() == kind && record.destination() == to;
+            Ok(records.iter().filter(fits).map(Record::count).sum())
+        };
+        wait_until("all connections to be on record", RECORD, || {
+            let lost = lost(world)?;
+            let seen = sum(ALLOWED, &open)? + sum(DENIED, &shut)? + lost;
+            Ok((seen >= GRANTED + REFUSED).then_some(()))
+        })?;
+        let (allowed, denied, lost) = (sum(ALLOWED, &open)?, sum(DENIED, &shut)?, lost(world)?);
+        assert_eq!(
+            allowed + denied + lost,
+            GRANTED + REFUSED,
+            "{allowed} allowed, {denied} denied, {lost} lost"
+        );
+        assert_eq!((sum(DENIED, &open)?, sum(ALLOWED, &shut)?), (0, 0), "verdicts were mixed up");
+        assert_eq!(lost, 0, "records were lost at a rate that loses none");
+        sequence_has_no_gaps(world)
+    });
+}
+
+#[test]
+fn p26_below_the_aggregation_rate_each_attempt_has_a_record_of_its_own() {
+    scenario(|world| {
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        for _ in 0..5 {
+            let attempt = world.coding.tcp(server.address())?;
+            ensure!(attempt.denied(), "{attempt:?}");
+        }
+        let records = world.spool.wait_for("five denials", 5, RECORD, |record| {
+            record.kind() == DENIED && record.destination() == server.address().to_string()
+        })?;
+        assert_eq!(records.len(), 5);
+        ensure!(records.iter().all(|record| record.count() == 1), "{records:?}");
+        let pids: BTreeSet<u64> =
+            records.iter().filter_map(|record| record.get("/actor/process/pid").as_u64()).collect();
+        assert_eq!(pids.len(), 5, "each attempt was made by a process of its own: {records:?}");
+        Ok(())
+    });
+}
+
+fn lost(world: &World) -> Result<u64> {
+    let records = world.spool.records()?;
+    Ok(records
+        .iter()
+        .filter(|record| record.kind() == FINDING)
+        .filter_map(|record| record.get("/unmapped/loss/attempts").as_u64())
+        .sum())
+}
+
+fn sequence_has_no_gaps(world: &World) -> Result<()> {
+    let records = world.spool.records()?;
+    let first = records.first().map(Record::sequence).context("an empty spool")?;
+    for (expected, record) in (first..).zip(&records) {
+        assert_eq!(record.sequence(), expected, "a gap or a repeat in the numbers");
+    }
+    Ok(())
+}
+
+#[test]
+fn p27_subject_and_claims_are_on_record_but_no_token_is_in_any_file_log_or_core() {
+    scenario(|world| {
+        world.daemon.stop()?;
+        world.daemon.allow_cores();
+        world.daemon.log_everything();
+        world.daemon.start()?;
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let secrets = use_and_abuse_tokens(world, &server)?;
+        let records = world.spool.records()?;
+        for expected in ["00u1mira", "0oa4coding"] {
+            ensure!(
+                records.iter().any(|record| record.0.to_string().contains(expected)),
+                "the records do not name {expected}"
+            );
+        }
+        let ath = jose::sha256_b64(&secrets[0]);
+        ensure!(
+            records.iter().any(|record| record.text("/unmapped/grant/ath") == ath),
+            "no record names the token by its hash"
+        );
+        // Twice: as the state is while it runs, and with what a crash leaves.
+        let planted = world.workdir.write("planted", 0o600, secrets[0].as_bytes())?;
+        ensure!(search(world.workdir.path(), &secrets).is_err(), "the search finds nothing");
+        fs::remove_file(planted)?;
+        search(world.workdir.path(), &secrets)?;
+        world.daemon.end_with(Signal::SIGABRT)?;
+        search(world.workdir.path(), &secrets)?;
+        cores_would_be_found(world, &secrets[0])
+    });
+}
+
+/// Pushes good and bad grants and gives every text that must not be found.
+fn use_and_abuse_tokens(world: &World, server: &Server) -> Result<Vec<String>> {
+    let mut secrets = Vec::new();
+    let good = world.draft()?.tcp(A, 5432).sign()?;
+    world.control_plane.push_signed(&good)?.in_force()?;
+    allowed("a granted connection", &world.coding.tcp(server.address())?)?;
+    let mut remember = |token: &AccessToken| -> Result<()> {
+        let [_, claims, signature] = jose::parts(token.reveal())?;
+        secrets.extend([token.reveal().to_owned(), claims.to_owned(), signature.to_owned()]);
+        Ok(())
+    };
+    remember(&good.token)?;
+
+    let other = world.token()?;
+    remember(&other)?;
+    world.control_plane.push_signed(&good.beside(&other))?.refused("token_hash_mismatch")?;
+    let forged = AccessToken::new(jose::with_signature_changed(other.reveal())?);
+    remember(&forged)?;
+    let draft = world.control_plane.draft(&world.coding.name, &forged)?.tcp(A, 5432);
+    world.control_plane.push(&draft)?.refused("token_signature_invalid")?;
+    // A body that is no push, with a token in it.
+    let torn = good.body();
+    let torn = torn.get(..torn.len() - 1).unwrap_or_default().to_vec();
+    world.control_plane.push_body(torn)?.refused("push_malformed")?;
+    let misplaced = json!({"grant": other.reveal(), "subject_token": good.jws}).to_string();
+    let answer = world.control_plane.push_body(misplaced.into_bytes())?;
+    ensure!(answer.status >= 400, "a token in place of a grant: {answer:?}");
+    ensure!(
+        secrets.iter().all(|secret| !answer.body.to_string().contains(secret)),
+        "a refusal repeats a part of a token"
+    );
+    wait_until("four refusals to be on record", RECORD, || {
+        Ok((refusals(world)?.len() >= 4).then_some(()))
+    })?;
+    Ok(secrets)
+}
+
+/// Fails if one of the texts is in any file below `directory`.
+fn search(directory: &Path, secrets: &[String]) -> Result<()> {
+    let mut grep = Command::new("grep")
+        .args(["--recursive", "--text", "--fixed-strings", "--files-with-matches", "--file=-"])
+        .args(["--devices=skip", "--"])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running grep")?;
+    let mut stdin = grep.stdin.take().context("grep's input")?;
+    stdin.write_all(secrets.join("\n").as_bytes()).context("writing to grep")?;
+    drop(stdin);
+    let output = grep.wait_with_output().context("waiting for grep")?;
+    let found = String::from_utf8_lossy(&output.stdout);
+    ensure!(found.is_empty(), "a token, or a part of one, is in:\n{found}");
+    ensure!(output.status.code() == Some(1), "grep did not search: {}", output.status);
+    Ok(())
+}
+
+/// A program that holds the token and crashes in the same place leaves a core in which it is found:
+/// otherwise the search above has proven nothing about cores.
+fn cores_would_be_found(world: &World, secret: &str) -> Result<()> {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
+    let directory = world.daemon.config().run.clone();
+    let _ = Command::new(grantd_e2e::programs::find("probe")?)
+        .args(["--cores", "crash", secret])
+        .current_dir(&directory)
+        .output()?;
+    match search(&directory, &[secret.to_owned()]) {
+        Err(_) => Ok(()),
+        Ok(()) => not_run(
+            "search of a core for tokens",
+            &format!("this system leaves no core in the working directory ({})", pattern.trim()),
+        ),
+    }
+}
+
+#[test]
+fn every_record_is_numbered_timed_and_says_who_where_and_why() {
+    scenario(|world| {
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        ensure!(world.coding.tcp(server.address())?.denied());
+        let signed = world.draft()?.tcp(A, 5432).sign()?;
+        world.control_plane.push_signed(&signed)?.in_force()?;
+        ensure!(world.coding.tcp(server.address())?.ok);
+        world.control_plane.revoke(&json!([{"jti": signed.jti}]))?;
+        world.spool.wait_for("the end of the grant", 1, RECORD, |record| {
+            record.kind() == grantd_e2e::audit::GRANT_ENDED && record.reason() == "revoked"
+        })?;
+        let records = world.spool.records()?;
+        let mut ids = BTreeSet::new();
+        for record in &records {
+            for member in ["/metadata/uid", "/metadata/version", "/metadata/product/name"] {
+                ensure!(!record.text(member).is_empty(), "{member} is missing in {record:?}");
+            }
+            ensure!(record.get("/time").is_u64(), "no time in {record:?}");
+            ensure!(ids.insert(record.text("/metadata/uid").to_owned()), "an id twice: {record:?}");
+        }
+        let story: Vec<&Record> =
+            records.iter().filter(|record| record.grant() == signed.jti).collect();
+        let kinds: Vec<u64> = story.iter().map(|record| record.kind()).collect();
+        for kind in [grantd_e2e::audit::GRANT, ALLOWED, grantd_e2e::audit::GRANT_ENDED] {
+            ensure!(kinds.contains(&kind), "no record of kind {kind} names the grant: {kinds:?}");
+        }
+        let txn: BTreeSet<&str> =
+            story.iter().map(|record| record.text("/unmapped/grant/txn")).collect();
+        assert_eq!(txn.len(), 1, "one run, one transaction: {txn:?}");
+        sequence_has_no_gaps(world)
+    });
+}
