@@ -221,6 +221,11 @@ impl FreshGrant {
         now: UnixTime,
     ) -> Result<VerifiedGrant, BindError> {
         let claims = &self.claims;
+        // Time may have passed since check 9: the caller may have waited for the issuer's keys.
+        if claims.expires <= now {
+            let detail = format!("exp {} is not after now, {now}", claims.expires);
+            return Err(self.refuse(Reason::Expired, detail).into());
+        }
         if crate::jose::sha256(self.token.expose().as_bytes()) != claims.token_hash {
             return Err(self
                 .refuse(Reason::TokenHashMismatch, "okta.ath is not the hash of subject_token")

@@ -279,6 +279,9 @@ fn an_unknown_key_is_told_apart_so_that_the_set_is_fetched_once_and_tried_again(
     assert_eq!(missing, BindError::UnknownKey(crate::world::kid_of("org-key")));
     let fetched = OktaKeys::from_jwks(&WORLD.org.jwks()).unwrap();
     assert!(fresh.bind(&fetched, policy, NOW).is_ok(), "found after the fetch");
+    let late = fresh.bind(&fetched, policy, grantd_grant::UnixTime(NOW.0 + 600));
+    let Err(BindError::Refused(refusal)) = late else { panic!("admitted after its end") };
+    assert_eq!(refusal.reason, Reason::Expired, "the fetch took longer than the grant lives");
     let still = OktaKeys::default();
     assert!(matches!(fresh.bind(&still, policy, NOW), Err(BindError::UnknownKey(_))));
 }
