@@ -57,8 +57,9 @@ impl From<Exit> for ExitCode {
 impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
-            // This client only sends what the protocol knows, so a refusal of its shape is a defect.
-            ErrorCode::BadRequest | ErrorCode::Internal => Self::Internal,
+            // Shapes are this client's affair, so it is a name or an id that cannot be one.
+            ErrorCode::BadRequest => Self::Usage,
+            ErrorCode::Internal => Self::Internal,
             ErrorCode::Version => Self::Protocol,
             ErrorCode::NotPermitted => Self::Permission,
             ErrorCode::NotFound => Self::Negative,

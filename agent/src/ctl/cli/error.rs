@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn each_refusal_of_the_daemon_has_its_documented_exit_code() {
         let documented = [
-            (ErrorCode::BadRequest, 70),
+            (ErrorCode::BadRequest, 64),
             (ErrorCode::Version, 76),
             (ErrorCode::NotPermitted, 77),
             (ErrorCode::NotFound, 1),
