@@ -147,6 +147,7 @@ mod daemon {
             }
             runtime::Error::Enforce(_)
             | runtime::Error::Audit(_)
+            | runtime::Error::Spool(_)
             | runtime::Error::Directory { .. } => Exit::Io,
             runtime::Error::Control(_)
             | runtime::Error::Listen { .. }

@@ -52,6 +52,7 @@ impl Enforcer {
         self.settle(&id, slot, replaced.as_ref(), &peer, received);
         self.rate_of(&grant).push_back(now.boot_ns);
         self.in_force(&id)
+            .map(|applied| Applied { already: false, ..applied })
             .ok_or_else(|| grant.refuse(Reason::Expired, "its deadline passed meanwhile"))
     }
 

@@ -7,6 +7,7 @@
 mod account;
 mod process;
 mod record;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,7 @@ use crate::enforcer::Directory;
 use crate::kernel::{RingReader, watch as watch_fd};
 use account::Account;
 use process::Processes;
+pub use written::Written;
 
 /// Events that are taken before anything else gets its turn.
 const BATCH: usize = 1024;
@@ -49,8 +51,8 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// A pump on a ring. Events that an earlier daemon took and did not get to disk are reported as
-    /// lost at once.
+    /// A pump on a ring. Events that an earlier daemon took and did not get to disk, as `written` tells,
+    /// are reported as lost.
     ///
     /// # Errors
     /// The ring cannot be waited for.
@@ -59,11 +61,14 @@ impl Pump {
         recorder: Recorder,
         directory: Arc<Directory>,
         clock: Arc<dyn Clock>,
+        written: &Written,
     ) -> io::Result<Self> {
         use std::os::fd::AsFd as _;
         let ready = watch_fd(reader.as_fd())?;
         let cpus = u32::try_from(reader.produced()?.len()).unwrap_or(0);
-        let seen: io::Result<Vec<u64>> = (0..cpus).map(|cpu| reader.seen(cpu)).collect();
+        let seen: io::Result<Vec<u64>> = (0..cpus)
+            .map(|cpu| Ok(reader.seen(cpu)?.max(written.next(reader.ring(), cpu))))
+            .collect();
         let account = Account::new(seen?);
         Ok(Self {
             reader,

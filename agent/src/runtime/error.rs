@@ -34,6 +34,9 @@ pub enum Error {
     /// The audit spool.
     #[error("the audit spool")]
     Audit(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The audit spool could not be read back.
+    #[error("the audit spool could not be read back")]
+    Spool(#[from] grantd_audit::ReadError),
     /// The control socket.
     #[error("the control socket")]
     Control(#[from] ctl::BindError),

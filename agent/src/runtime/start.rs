@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Unsynchronised};
 use crate::ctl;
 use crate::enforcer::{self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start};
-use crate::events::Pump;
+use crate::events::{Pump, Written};
 use crate::intake::{self, Counters, Limits, Listener, TlsMaterial};
 use crate::kernel::{self, Setup};
 use crate::keys::{ControlPlaneKeyFile, OktaKeyStore, OktaKeyTask};
@@ -55,7 +55,9 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
     let relied_on: Vec<_> = enforcer.okta_keys_relied_on().collect();
     let (okta, okta_task, withdrawn) =
         OktaKeyStore::new(&config.okta, Arc::clone(&clock), relied_on)?;
-    let pumps = Ring::ALL.map(|ring| pump(ring, &mut enforcer, &recorder, &clock));
+    let written =
+        if adopted { Written::read(&config.audit.dir, &boot_id)? } else { Written::default() };
+    let pumps = Ring::ALL.map(|ring| pump(ring, &mut enforcer, &recorder, &clock, &written));
     let socket = TcpListener::bind(config.control_plane.listen)
         .await
         .map_err(|source| Error::Listen { address: config.control_plane.listen, source })?;
@@ -157,10 +159,11 @@ fn pump(
     enforcer: &mut Enforcer,
     recorder: &Recorder,
     clock: &Arc<dyn Clock>,
+    written: &Written,
 ) -> Result<Pump, Error> {
     let directory = enforcer.directory();
     let reader = enforcer.kernel().ring(ring)?;
-    Pump::new(reader, recorder.clone(), directory, Arc::clone(clock))
+    Pump::new(reader, recorder.clone(), directory, Arc::clone(clock), written)
         .map_err(|source| Error::System { operation: "wait for kernel events", source })
 }
 

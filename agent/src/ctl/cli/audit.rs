@@ -75,21 +75,36 @@ fn print(line: &Line, json: bool, ui: &mut Ui<'_>) -> Result<(), CliError> {
 
 /// One line of a record: time, what happened, to whom, why. The whole record is what `--json` prints.
 fn summary(record: &Value) -> String {
-    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
+    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let time = record.get("time").and_then(Value::as_u64).map_or_else(|| "-".to_owned(), utc);
-    let class = text("/class_name").unwrap_or("record");
-    let mut parts = vec![time, format!("{class}: {}", text("/activity_name").unwrap_or("-"))];
+    let what = text("/type_name").unwrap_or_else(|| "record of an unknown type".to_owned());
+    let mut line = format!("{time}  {what}");
+    let count = record.get("count").and_then(Value::as_u64).filter(|count| *count > 1);
     let details = [
         ("workload", text("/unmapped/workload")),
         ("grant", text("/metadata/correlation_uid")),
-        ("status", text("/status_code")),
+        ("to", destination(record)),
+        ("opens", opens(record)),
+        ("call", text("/api/operation")),
+        ("reason", text("/status_code")),
+        ("count", count.map(|count| count.to_string())),
+        ("finding", text("/finding_info/title")),
+        ("detail", text("/status_detail").or_else(|| text("/message"))),
     ];
-    parts.extend(details.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?))));
-    if let Some(to) = destination(record) {
-        parts.push(format!("to={to}"));
+    for (name, value) in details {
+        if let Some(value) = value {
+            line.push_str(&format!("  {name}={value}"));
+        }
     }
-    parts.extend(text("/message").map(str::to_owned));
-    plain(&parts.join("  "))
+    plain(&line)
+}
+
+/// The destinations of a grant: the first and how many more.
+fn opens(record: &Value) -> Option<String> {
+    let all = record.get("privileges")?.as_array()?;
+    let first = all.first()?.as_str()?;
+    let more = all.len() - 1;
+    Some(if more == 0 { first.to_owned() } else { format!("{first} and {more} more") })
 }
 
 fn destination(record: &Value) -> Option<String> {
@@ -105,4 +120,68 @@ fn destination(record: &Value) -> Option<String> {
 /// OCSF `status_id` 2 is Failure, `action_id` 2 is Denied.
 fn is_refusal(record: &Value) -> bool {
     ["status_id", "action_id"].iter().any(|key| record.get(key).and_then(Value::as_u64) == Some(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A spool of `count` records, as it lies on disk.
+    fn spool(count: u64) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = (1..=count).map(|sequence| {
+            let record = json!({
+                "metadata": {"sequence": sequence, "correlation_uid": "g1"},
+                "time": 1_795_310_987_000_u64, "type_name": "Network Activity: Refuse",
+                "status_id": 2, "status_code": "no_grant", "count": 3,
+                "dst_endpoint": {"ip": "fd00::7", "port": 22},
+                "unmapped": {"workload": "coding-agent\u{1b}[2J"},
+            });
+            format!("{record}\n")
+        });
+        std::fs::write(dir.path().join(format!("{:020}.jsonl", 1)), lines.collect::<String>())
+            .unwrap();
+        dir
+    }
+
+    fn tailed(dir: &TempDir, from: Option<u64>, lines: Option<usize>, json: bool) -> String {
+        let args = TailArgs { follow: false, from, lines, dir: Some(dir.path().to_owned()) };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut ui = Ui { out: &mut out, err: &mut err, colour: false };
+        tail(&args, PathBuf::new, json, &mut ui).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn numbers(text: &str) -> Vec<u64> {
+        text.lines().map(|l| l.split_whitespace().next().unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_newest_records_are_shown_unless_another_start_is_asked_for() {
+        let dir = spool(50);
+        assert_eq!(numbers(&tailed(&dir, None, None, false)), (31..=50).collect::<Vec<_>>());
+        assert_eq!(numbers(&tailed(&dir, None, Some(2), false)), [49, 50]);
+        assert_eq!(numbers(&tailed(&dir, Some(48), None, false)), [48, 49, 50]);
+        assert_eq!(numbers(&tailed(&dir, Some(10), Some(2), false)), [10, 11]);
+    }
+
+    #[test]
+    fn a_line_says_what_was_denied_to_whom_and_why_and_steers_no_terminal() {
+        let line = tailed(&spool(1), None, None, false);
+        let expected = "       1  2026-11-22T01:29:47Z  Network Activity: Refuse  \
+                        workload=coding-agent?[2J  grant=g1  to=[fd00::7]:22  reason=no_grant  \
+                        count=3\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn as_json_records_come_whole_and_one_a_line() {
+        let text = tailed(&spool(3), None, None, true);
+        let records = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        let sequences: Vec<_> = records.map(|r| r["metadata"]["sequence"].as_u64()).collect();
+        assert_eq!(sequences, [Some(1), Some(2), Some(3)]);
+    }
 }
