@@ -107,7 +107,8 @@ fn dependencies(notes: &mut Notes) -> Result<()> {
     let fetched = deny(&["fetch", "db"]).output().context("cannot start cargo-deny")?;
     if !fetched.status.success() {
         let why = String::from_utf8_lossy(&fetched.stderr);
-        let why = why.lines().find(|line| line.contains("rror")).unwrap_or("no reason was given");
+        let why =
+            why.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason was given");
         notes.push(format!("advisories: their database could not be fetched ({})", why.trim()));
         return Ok(());
     }

@@ -45,7 +45,7 @@ fn apt_get(arguments: &[&str], purpose: &str) -> Result<()> {
     let variables = [("DEBIAN_FRONTEND", OsString::from("noninteractive"))];
     let mut apt = Privilege::acquire(purpose)?.command(Path::new("apt-get"), &variables);
     // Another installation that is under way is waited for.
-    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
+    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
     // What it prints goes with our own progress, not among the results on standard output.
     apt.stdout(std::io::stderr());
     command::run(&mut apt)

@@ -97,7 +97,10 @@ pub(super) fn without_toolchain_variables(command: &mut Command) {
 }
 
 fn is_toolchain_variable(name: &str) -> bool {
-    const KEPT: [&str; 7] = [
+    // What describes xtask itself means nothing to another build, and stays so that an echo is short.
+    const KEPT: [&str; 9] = [
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
         "CARGO_HOME",
         "CARGO_HTTP_",
         "CARGO_NET_",
