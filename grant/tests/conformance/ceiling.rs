@@ -140,6 +140,13 @@ fn a_token_without_the_entrys_groups_is_refused() {
     with(json!(["sre\u{a0}agents"])).refused(Reason::ScopeOverCeiling);
     with(json!([])).refused(Reason::ScopeOverCeiling);
     Attempt::new().with_policy(grouped()).refused(Reason::ScopeOverCeiling);
+    let two = || {
+        let groups = ["sre agents", "on call"].map(|text| Group::new(text).unwrap());
+        policy(|parts| parts.ceiling[0].groups = BTreeSet::from(groups))
+    };
+    let with = |groups: Value| Attempt::new().token_claim("groups", groups).with_policy(two());
+    with(json!(["on call", "sre agents"])).admitted();
+    with(json!(["sre agents"])).refused(Reason::ScopeOverCeiling);
     let only_groups = policy(|parts| {
         parts.ceiling[0].scopes.clear();
         parts.ceiling[0].groups = BTreeSet::from([Group::new("sre agents").unwrap()]);
