@@ -79,6 +79,21 @@ impl Record {
         format!("{}:{}", self.text("/dst_endpoint/ip"), self.get("/dst_endpoint/port"))
     }
 
+    /// One line of it for a failure's message.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{:>5} {} {:<40} {:<22} {:<16} {} {}",
+            self.sequence(),
+            self.get("/time"),
+            self.text("/type_name"),
+            self.reason(),
+            self.workload(),
+            self.destination(),
+            self.grant()
+        )
+    }
+
     /// Whether it tells that a grant was refused.
     #[must_use]
     pub fn is_refused_grant(&self) -> bool {
@@ -159,6 +174,6 @@ impl Spool {
     pub fn tail(&self, lines: usize) -> String {
         let records = self.records().unwrap_or_default();
         let last = records.get(records.len().saturating_sub(lines)..).unwrap_or_default();
-        last.iter().map(|record| format!("{}\n", record.0)).collect()
+        last.iter().map(|record| format!("{}\n", record.summary())).collect()
     }
 }

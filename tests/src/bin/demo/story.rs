@@ -63,7 +63,7 @@ fn nothing_is_open(world: &mut World, timeline: &mut Timeline) -> Result<AccessT
     let mut token = None;
     timeline.step(
         "agent",
-        "logs in at the issuer (client credentials, private_key_jwt)",
+        "logs in at the issuer with its own key (private_key_jwt)",
         || {
             token = Some(world.coding_agent.log_in(&SCOPES)?);
             Ok(format!("access token for client {CODING_CLIENT}, scopes {}", SCOPES.join(" ")))
