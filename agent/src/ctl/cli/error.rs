@@ -23,6 +23,11 @@ pub(super) enum CliError {
     StillRunning { socket: PathBuf },
     #[error("{bpffs}: could not remove the pins", bpffs = bpffs.display())]
     Disarm { bpffs: PathBuf, source: BoxError },
+    #[error(
+        "{directory}: the audit record of it cannot be written, so nothing was lifted",
+        directory = directory.display()
+    )]
+    NotAudited { directory: PathBuf, source: BoxError },
     #[error("{directory}: cannot read the audit records", directory = directory.display())]
     Audit { directory: PathBuf, source: BoxError },
     #[error("cannot write the output")]
@@ -43,7 +48,7 @@ impl CliError {
             Self::Audit { source, .. } => audit_exit(&**source),
             // The reader of our output has seen enough, as in `grantctl grants | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) => Exit::Io,
+            Self::Output(_) | Self::NotAudited { .. } => Exit::Io,
             Self::Json(_) => Exit::Internal,
         }
     }

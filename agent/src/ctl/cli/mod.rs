@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod disarm;
 mod error;
 mod launch;
 mod paths;
@@ -21,7 +22,6 @@ use args::{AuditCommand, Cli, Command, ConfigCommand, GrantCommand, Requirement}
 use clap::Parser;
 use error::CliError;
 pub use error::{BoxError, chain};
-use nix::unistd::Uid;
 pub use paths::EnforcementPaths;
 use serde_json::json;
 use ui::Tone;
@@ -129,7 +129,7 @@ impl Invocation<'_> {
             Command::Audit(AuditCommand::Tail(args)) => {
                 audit::tail(&args, || paths().audit, json, ui)?;
             }
-            Command::Disarm { yes } => disarm(&paths(), yes, json, host, ui)?,
+            Command::Disarm { yes } => disarm::disarm(&paths(), yes, json, host, ui)?,
         }
         Ok(Exit::Ok.code())
     }
@@ -187,33 +187,6 @@ fn frozen(ui: &mut Ui<'_>, json: bool, frozen: bool) -> Result<(), CliError> {
     }
     let text = if frozen { "frozen: no new grants until `grantctl thaw`" } else { "thawed" };
     writeln!(ui.out, "{text}")?;
-    Ok(())
-}
-
-fn disarm(
-    paths: &paths::Paths,
-    yes: bool,
-    json: bool,
-    host: &dyn Host,
-    ui: &mut Ui<'_>,
-) -> Result<(), CliError> {
-    if !Uid::effective().is_root() {
-        return Err(CliError::NotRoot { operation: "disarm" });
-    }
-    if !yes {
-        return Err(CliError::NotConfirmed);
-    }
-    if Client::connect(&paths.socket).is_ok() {
-        return Err(CliError::StillRunning { socket: paths.socket.clone() });
-    }
-    let removed = host
-        .disarm(&paths.enforcement.bpffs)
-        .map_err(|source| CliError::Disarm { bpffs: paths.enforcement.bpffs.clone(), source })?;
-    if json {
-        return ui.json(&json!({ "removed": removed }));
-    }
-    let head = ui.paint(Tone::Bad, "NOT ENFORCING");
-    writeln!(ui.out, "{head}: removed {} pins", removed.len())?;
     Ok(())
 }
 

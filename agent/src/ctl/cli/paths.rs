@@ -21,6 +21,8 @@ pub(super) struct Paths {
     pub(super) audit: PathBuf,
     /// Where enforcement is attached and pinned.
     pub(super) enforcement: EnforcementPaths,
+    /// This host's identity; empty when the file does not say.
+    pub(super) host_id: String,
 }
 
 /// Where enforcement is attached and pinned, as far as the config says.
@@ -39,6 +41,10 @@ pub struct EnforcementPaths {
 #[derive(Default, Deserialize)]
 struct Lenient {
     #[serde(default)]
+    host_id: String,
+    #[serde(default)]
+    audit: LenientAudit,
+    #[serde(default)]
     paths: LenientPaths,
     #[serde(default)]
     enforcement: LenientEnforcement,
@@ -48,6 +54,11 @@ struct Lenient {
 struct LenientPaths {
     run: Option<PathBuf>,
     state: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+struct LenientAudit {
+    dir: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,12 +73,14 @@ impl Paths {
     /// wins over both.
     pub(super) fn of(config: &Path, socket: Option<&Path>) -> Self {
         let text = fs::read_to_string(config).unwrap_or_default();
-        let Lenient { paths, enforcement } = toml::from_str(&text).unwrap_or_default();
+        let Lenient { host_id, audit, paths, enforcement } =
+            toml::from_str(&text).unwrap_or_default();
         let or = |path: Option<PathBuf>, default: &str| path.unwrap_or_else(|| default.into());
         let in_run = || or(paths.run.clone(), DEFAULT_RUN).join("ctl.sock");
         Self {
             socket: socket.map_or_else(in_run, Path::to_owned),
-            audit: or(paths.state, DEFAULT_STATE).join("audit"),
+            audit: audit.dir.unwrap_or_else(|| or(paths.state, DEFAULT_STATE).join("audit")),
+            host_id,
             enforcement: EnforcementPaths {
                 bpffs: or(enforcement.bpffs, DEFAULT_BPFFS),
                 cgroup_root: enforcement.cgroup_root,
@@ -102,6 +115,12 @@ mod tests {
             of("nonsense = 1\n[paths]\nrun = \"/r\"\nstate = \"/s\"\n[okta]\nissuer = 3\n", None);
         assert_eq!(paths.socket, Path::new("/r/ctl.sock"));
         assert_eq!(paths.audit, Path::new("/s/audit"));
+    }
+
+    #[test]
+    fn a_spool_elsewhere_is_found() {
+        let paths = of("[paths]\nstate = \"/s\"\n[audit]\ndir = \"/a\"\n", None);
+        assert_eq!(paths.audit, Path::new("/a"));
     }
 
     #[test]

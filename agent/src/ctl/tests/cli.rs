@@ -166,18 +166,31 @@ fn usage_errors_exit_64_and_help_and_version_exit_0() {
 }
 
 #[tokio::test]
-async fn disarm_wants_root_a_confirmation_and_no_daemon() {
+async fn disarm_wants_root_a_confirmation_no_daemon_and_leaves_a_record() {
     let daemon = Daemon::start();
-    let alone = |line| without_daemon(&Pins(None), line);
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let spool = dir.path().join("audit");
+    std::fs::write(&config, format!("[audit]\ndir = {spool:?}\n")).unwrap();
+    let alone =
+        |rest: &str| without_daemon(&Pins(None), &format!("--config {} {rest}", config.display()));
     if !geteuid().is_root() {
         assert_eq!(alone("disarm --yes").code, 77);
         return;
     }
     assert_eq!(alone("disarm").code, 64, "enforcement was lifted without a confirmation");
     assert_eq!(run(&daemon, "disarm --yes").await.code, 75, "the daemon would put it back");
+    assert!(!spool.exists());
     let done = alone("disarm --yes --json");
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(done.json()["removed"][0], "/sys/fs/bpf/grantd/abi-1/GRANTS");
+    let tail = alone("audit tail");
+    assert!(tail.out.contains("Application Lifecycle: Disable"), "{tail:?}");
+
+    std::fs::write(&config, "[audit]\ndir = \"/nonexistent/audit\"\n").unwrap();
+    let unaudited = alone("disarm --yes");
+    assert_eq!(unaudited.code, 74, "{unaudited:?}");
+    assert!(unaudited.out.is_empty(), "enforcement was lifted without a trace: {unaudited:?}");
 }
 
 #[test]
