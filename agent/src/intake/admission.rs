@@ -37,7 +37,7 @@ pub trait Admission: Send + Sync + 'static {
     ) -> Answer<'a, RevocationOutcome>;
 
     /// `GET /v1/grants/{id}`, as read back from the kernel. `id` is whatever the peer wrote, at
-    /// most [`MAX_ID_BYTES`] bytes.
+    /// most 256 bytes.
     fn show_grant<'a>(&'a self, peer: &'a Peer, id: &'a str) -> Answer<'a, ShowOutcome>;
 
     /// `GET /v1/host`.

@@ -51,7 +51,7 @@ impl FakeAdmission {
                 GrantOutcome::Applied(acknowledgement)
             }
             "slow" => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(1500)).await;
                 GrantOutcome::Applied(acknowledgement)
             }
             "again" => GrantOutcome::AlreadyInForce(acknowledgement),

@@ -82,16 +82,10 @@ impl Server {
     }
 }
 
-/// Limits so short that a test of them takes a moment.
+/// Limits so short that a test of them takes a moment, and long enough for a busy machine.
 pub(super) fn impatient() -> Limits {
-    Limits {
-        handshake: Duration::from_millis(300),
-        headers: Duration::from_millis(300),
-        body: Duration::from_millis(300),
-        idle: Duration::from_millis(300),
-        drain: Duration::from_millis(300),
-        ..Limits::default()
-    }
+    let moment = Duration::from_secs(1);
+    Limits { headers: moment, body: moment, idle: moment, drain: moment, ..Limits::default() }
 }
 
 pub(super) fn post(path: &str, body: &str) -> String {

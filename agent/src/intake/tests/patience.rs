@@ -7,7 +7,8 @@ use super::*;
 
 #[tokio::test]
 async fn a_handshake_that_never_comes_is_given_up_on() {
-    let server = Server::with(impatient(), |_| None).await;
+    let limits = Limits { handshake: Duration::from_millis(300), ..Limits::default() };
+    let server = Server::with(limits, |_| None).await;
     let mut stream = TcpStream::connect(server.address).await.expect("connected");
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
     assert!(read.expect("it is waited for without end").is_err());
@@ -58,7 +59,7 @@ async fn an_http_2_connection_that_does_nothing_after_its_preface_is_closed() {
 
 #[tokio::test]
 async fn a_connection_between_requests_is_kept_for_a_while_and_then_closed() {
-    let limits = Limits { idle: Duration::from_millis(600), ..Limits::default() };
+    let limits = Limits { idle: Duration::from_secs(2), ..Limits::default() };
     let server = Server::with(limits, |_| None).await;
     let mut connection = server.connect().await;
     for _ in 0..3 {
@@ -84,11 +85,7 @@ async fn a_body_that_stalls_is_a_problem_and_is_not_decided_on() {
 
 #[tokio::test]
 async fn a_decision_may_take_longer_than_a_peer_may() {
-    let limits = Limits {
-        idle: Duration::from_millis(50),
-        headers: Duration::from_millis(50),
-        ..impatient()
-    };
+    let limits = Limits { idle: Duration::from_millis(50), ..impatient() };
     let server = Server::with(limits, |_| None).await;
     let mut connection = server.connect().await;
     assert_eq!(connection.ask(&post("/v1/grants", "slow")).await.status, 201);
@@ -96,7 +93,7 @@ async fn a_decision_may_take_longer_than_a_peer_may() {
 
 #[tokio::test]
 async fn an_old_connection_is_ended_so_that_its_certificate_is_checked_anew() {
-    let limits = Limits { max_age: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { max_age: Duration::from_secs(1), ..Limits::default() };
     let server = Server::with(limits, |_| None).await;
     let mut connection = server.connect().await;
     assert_eq!(connection.ask(&get("/v1/host")).await.status, 200);
