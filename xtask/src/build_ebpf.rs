@@ -55,6 +55,8 @@ pub(crate) fn prepared(mut cargo: Command) -> Result<Command> {
     let flags = [
         // aya-ebpf reads the registers of the architecture that the programs will run on.
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
+        // Atomic instructions that return a value (kernel 5.12), which counters are made with.
+        "-Ctarget-cpu=v3".to_owned(),
         // The kernel's type information (BTF) is made from the debugging information.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),

@@ -158,9 +158,10 @@ mod daemon {
     }
 
     fn of_kernel(error: &kernel::Error) -> Exit {
-        match error {
-            kernel::Error::NotPermitted { .. } => Exit::Permission,
-            _ => Exit::Unavailable,
+        if matches!(error, kernel::Error::NotPermitted { .. }) {
+            Exit::Permission
+        } else {
+            Exit::Unavailable
         }
     }
 }

@@ -27,17 +27,33 @@ impl Kernel {
         let c = &mut self.0;
         for op in ops {
             match *op {
-                Op::PutWorkload { cgroup, entry } => drop(c.workloads.insert(cgroup, entry)),
-                Op::DeleteWorkload { cgroup } => drop(c.workloads.remove(&cgroup)),
-                Op::PutSlot { slot, value } => drop(c.slots.insert(slot, value)),
-                Op::PutExact { key, rule } => drop(c.exact.insert(key, rule)),
-                Op::DeleteExact { key } => drop(c.exact.remove(&key)),
-                Op::PutPortSet { index, set } if set == PortSet::EMPTY => {
-                    drop(c.port_sets.remove(&index))
+                Op::PutWorkload { cgroup, entry } => {
+                    c.workloads.insert(cgroup, entry);
                 }
-                Op::PutPortSet { index, set } => drop(c.port_sets.insert(index, set)),
-                Op::PutRange { prefix, rule } => drop(c.ranges.insert(prefix, rule)),
-                Op::DeleteRange { prefix } => drop(c.ranges.remove(&prefix)),
+                Op::DeleteWorkload { cgroup } => {
+                    c.workloads.remove(&cgroup);
+                }
+                Op::PutSlot { slot, value } => {
+                    c.slots.insert(slot, value);
+                }
+                Op::PutExact { key, rule } => {
+                    c.exact.insert(key, rule);
+                }
+                Op::DeleteExact { key } => {
+                    c.exact.remove(&key);
+                }
+                Op::PutPortSet { index, set } if set == PortSet::EMPTY => {
+                    c.port_sets.remove(&index);
+                }
+                Op::PutPortSet { index, set } => {
+                    c.port_sets.insert(index, set);
+                }
+                Op::PutRange { prefix, rule } => {
+                    c.ranges.insert(prefix, rule);
+                }
+                Op::DeleteRange { prefix } => {
+                    c.ranges.remove(&prefix);
+                }
             }
         }
     }

@@ -82,11 +82,11 @@ impl Enforcer {
             let detail = format!("no cgroup {}: start the workload first", path.display());
             return Err(grant.refuse(Reason::WorkloadAbsent, detail));
         };
-        if let Some(wanted) = grant.invocation_id() {
-            if kernel::invocation_id(&path).as_deref() != Some(wanted.as_str()) {
-                let detail = "invocation_id is not that of the running unit";
-                return Err(grant.refuse(Reason::InvocationIdMismatch, detail));
-            }
+        if let Some(wanted) = grant.invocation_id()
+            && kernel::invocation_id(&path).as_deref() != Some(wanted.as_str())
+        {
+            let detail = "invocation_id is not that of the running unit";
+            return Err(grant.refuse(Reason::InvocationIdMismatch, detail));
         }
         Ok((id, cgroup))
     }

@@ -37,6 +37,9 @@ const QUIET_ROUNDS: u32 = 4;
 /// How often, at most, what is on disk for good is noted in the kernel.
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
+/// Sequence numbers by CPU, up to which everything is on disk.
+type Seen = BTreeMap<u32, u64>;
+
 /// Moves the events of one ring into the audit stream.
 pub struct Pump {
     reader: RingReader,
@@ -46,7 +49,8 @@ pub struct Pump {
     clock: Arc<dyn Clock>,
     processes: Processes,
     account: Account,
-    noted: (mpsc::Sender<BTreeMap<u32, u64>>, mpsc::Receiver<BTreeMap<u32, u64>>),
+    on_disk: mpsc::Sender<Seen>,
+    noted: mpsc::Receiver<Seen>,
     noting: bool,
 }
 
@@ -70,6 +74,7 @@ impl Pump {
             .map(|cpu| Ok(reader.seen(cpu)?.max(written.next(reader.ring(), cpu))))
             .collect();
         let account = Account::new(seen?);
+        let (on_disk, noted) = mpsc::channel(1);
         Ok(Self {
             reader,
             ready,
@@ -78,7 +83,8 @@ impl Pump {
             clock,
             processes: Processes::default(),
             account,
-            noted: mpsc::channel(1),
+            on_disk,
+            noted,
             noting: false,
         })
     }
@@ -103,7 +109,7 @@ impl Pump {
             if quiet < QUIET_ROUNDS || self.noting {
                 tokio::select! {
                     () = sleep(PERIOD) => {}
-                    Some(seen) = self.noted.1.recv() => self.write_seen(&seen),
+                    Some(seen) = self.noted.recv() => self.write_seen(&seen),
                 }
                 continue;
             }
@@ -168,18 +174,18 @@ impl Pump {
         }
         self.noting = true;
         let seen = self.account.snapshot();
-        let done = self.noted.0.clone();
+        let done = self.on_disk.clone();
         let recorder = self.recorder.clone();
         tokio::spawn(async move {
             sleep(NOTE_EVERY).await;
             recorder.flush_then(move |flushed| {
                 // A failed flush is tried again with the next batch; nothing is noted before.
-                let _ = done.try_send(if flushed.is_ok() { seen } else { BTreeMap::new() });
+                let _ = done.try_send(if flushed.is_ok() { seen } else { Seen::new() });
             });
         });
     }
 
-    fn write_seen(&mut self, seen: &BTreeMap<u32, u64>) {
+    fn write_seen(&mut self, seen: &Seen) {
         self.noting = false;
         for (cpu, sequence) in seen {
             if let Err(error) = self.reader.set_seen(*cpu, *sequence) {

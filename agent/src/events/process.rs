@@ -29,13 +29,12 @@ impl Processes {
             return None;
         }
         let comm = comm(&event.comm);
-        if let Some((at, known)) = self.known.get(&event.pid) {
-            if now_boot_ns.saturating_sub(*at) < BELIEVED_NS
-                && known.comm == comm
-                && known.uid == Some(event.uid)
-            {
-                return Some(known.clone());
-            }
+        if let Some((at, known)) = self.known.get(&event.pid)
+            && now_boot_ns.saturating_sub(*at) < BELIEVED_NS
+            && known.comm == comm
+            && known.uid == Some(event.uid)
+        {
+            return Some(known.clone());
         }
         let mut process =
             Process { pid: event.pid, uid: Some(event.uid), comm, ..Process::default() };

@@ -64,12 +64,9 @@ impl Programs {
             let program = object
                 .program_mut(hook.name)
                 .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
-            let loaded = match program {
-                Program::CgroupSkb(p) => p.load(),
-                Program::CgroupSockAddr(p) => p.load(),
-                Program::CgroupSock(p) => p.load(),
-                _ => return Err(Error::ObjectAbi { expected: grantd_common::ABI_VERSION }),
-            };
+            let mut program = CgroupProgram::of(program)
+                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+            let loaded = program.load();
             loaded.map_err(|e| Error::loading(format!("load the {} program", hook.name), e))?;
         }
         Ok(Self { object })
@@ -88,7 +85,9 @@ impl Programs {
                 .object
                 .program_mut(hook.name)
                 .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
-            attach_one(pins, hook.name, program, cgroup)?;
+            let mut program = CgroupProgram::of(program)
+                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+            attach_one(pins, hook.name, &mut program, cgroup)?;
         }
         Ok(())
     }
@@ -97,7 +96,7 @@ impl Programs {
 fn attach_one(
     pins: &Pins,
     name: &'static str,
-    program: &mut Program,
+    program: &mut CgroupProgram<'_>,
     cgroup: &Cgroup,
 ) -> Result<(), Error> {
     let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
@@ -108,10 +107,10 @@ fn attach_one(
     let pin = pins.link(name);
     if attached_cgroup(&pin) == Some(cgroup.id) {
         let link = sys::open_pin(&pin).map_err(|e| fail(e.into()))?;
-        let fd = program_fd(program).map_err(|e| fail(e.into()))?;
+        let fd = program.fd().map_err(|e| fail(e.into()))?;
         return sys::update_link(link.as_fd(), fd).map_err(|e| fail(e.into()));
     }
-    let link = new_link(program, cgroup).map_err(|e| fail(e.into()))?;
+    let link = program.attach(cgroup).map_err(fail)?;
     replace_pin(link, &pin)
 }
 
@@ -135,39 +134,66 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn new_link(
-    program: &mut Program,
-    cgroup: &Cgroup,
-) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
-    // A cgroup link always runs beside others' programs; `Single` is "no flags".
-    let mode = CgroupAttachMode::Single;
-    let directory = &cgroup.directory;
-    Ok(match program {
-        Program::CgroupSkb(p) => {
-            let kind = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
-            let id = p.attach(directory, kind, mode)?;
-            p.take_link(id)?.try_into()?
-        }
-        Program::CgroupSockAddr(p) => {
-            let id = p.attach(directory, mode)?;
-            p.take_link(id)?.try_into()?
-        }
-        Program::CgroupSock(p) => {
-            let id = p.attach(directory, mode)?;
-            p.take_link(id)?.try_into()?
-        }
-        _ => return Err("not a cgroup program".into()),
-    })
+/// The three kinds of programs that the enforce object holds.
+enum CgroupProgram<'a> {
+    Skb(&'a mut CgroupSkb),
+    SockAddr(&'a mut CgroupSockAddr),
+    Sock(&'a mut CgroupSock),
 }
 
-fn program_fd(program: &Program) -> Result<BorrowedFd<'_>, ProgramError> {
-    let fd = match program {
-        Program::CgroupSkb(p) => CgroupSkb::fd(p),
-        Program::CgroupSockAddr(p) => CgroupSockAddr::fd(p),
-        Program::CgroupSock(p) => CgroupSock::fd(p),
-        _ => return Err(ProgramError::UnexpectedProgramType),
-    };
-    fd.map(|fd| fd.as_fd())
+impl<'a> CgroupProgram<'a> {
+    fn of(program: &'a mut Program) -> Option<Self> {
+        if let Program::CgroupSkb(p) = program {
+            Some(Self::Skb(p))
+        } else if let Program::CgroupSockAddr(p) = program {
+            Some(Self::SockAddr(p))
+        } else if let Program::CgroupSock(p) = program {
+            Some(Self::Sock(p))
+        } else {
+            None
+        }
+    }
+
+    fn load(&mut self) -> Result<(), ProgramError> {
+        match self {
+            Self::Skb(p) => p.load(),
+            Self::SockAddr(p) => p.load(),
+            Self::Sock(p) => p.load(),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        cgroup: &Cgroup,
+    ) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+        // A cgroup link always runs beside others' programs; `Single` is "no flags".
+        let mode = CgroupAttachMode::Single;
+        let directory = &cgroup.directory;
+        Ok(match self {
+            Self::Skb(p) => {
+                let kind = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+                let id = p.attach(directory, kind, mode)?;
+                p.take_link(id)?.try_into()?
+            }
+            Self::SockAddr(p) => {
+                let id = p.attach(directory, mode)?;
+                p.take_link(id)?.try_into()?
+            }
+            Self::Sock(p) => {
+                let id = p.attach(directory, mode)?;
+                p.take_link(id)?.try_into()?
+            }
+        })
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, ProgramError> {
+        let fd = match self {
+            Self::Skb(p) => p.fd(),
+            Self::SockAddr(p) => p.fd(),
+            Self::Sock(p) => p.fd(),
+        };
+        fd.map(|fd| fd.as_fd())
+    }
 }
 
 /// The id of the cgroup that a pinned link is attached to; 0 once that cgroup is gone. `None` without

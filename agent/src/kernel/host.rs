@@ -71,11 +71,13 @@ pub fn invocation_id(cgroup: &Path) -> Option<String> {
 
 pub(super) fn open_cgroup(path: &Path) -> Result<Cgroup, Error> {
     let problem = |problem: String| Error::Cgroup { path: path.into(), problem };
-    let directory = fs::File::open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
-            problem("does not exist: start the slice first (`systemctl start agents.slice`), or make the directory".into())
+    let directory = fs::File::open(path).map_err(|e| {
+        if e.kind() == io::ErrorKind::NotFound {
+            let remedy = "does not exist: start the slice first (`systemctl start agents.slice`), or make the directory";
+            problem(remedy.to_owned())
+        } else {
+            problem(e.to_string())
         }
-        _ => problem(e.to_string()),
     })?;
     require_cgroup2(path)?;
     let id = directory.metadata().map_err(|e| problem(e.to_string()))?.ino();

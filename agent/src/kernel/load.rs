@@ -138,9 +138,12 @@ fn open_object(pins: Option<&Pins>, slice_level: u32) -> Result<aya::Ebpf, Error
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    loader.load(OBJECT).map_err(|e| match e {
-        aya::EbpfError::ParseError(_) => Error::ObjectAbi { expected: ABI_VERSION },
-        other => Error::loading("create the kernel maps".into(), other),
+    loader.load(OBJECT).map_err(|e| {
+        if matches!(e, aya::EbpfError::ParseError(_)) {
+            Error::ObjectAbi { expected: ABI_VERSION }
+        } else {
+            Error::loading("create the kernel maps".into(), e)
+        }
     })
 }
 

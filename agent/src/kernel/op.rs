@@ -29,10 +29,6 @@ impl Prefix {
 
 /// One change. Each is idempotent, so that a batch may be applied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "short-lived, and one allocation per port set would cost more"
-)]
 pub enum Op {
     /// Makes a cgroup known.
     PutWorkload {

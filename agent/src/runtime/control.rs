@@ -249,12 +249,16 @@ fn typed(selector: RevokeSelector) -> Result<Selector, CtlError> {
 }
 
 pub(super) fn to_ctl(refusal: &Refusal) -> CtlError {
-    let code = match refusal.reason {
-        Reason::WorkloadUnknown => ErrorCode::NotFound,
-        Reason::LedgerFailed => ErrorCode::LedgerFailed,
-        Reason::KernelFailed | Reason::NotEnforcing => ErrorCode::KernelFailed,
-        Reason::Busy | Reason::Stopping => ErrorCode::Busy,
-        _ => ErrorCode::Internal,
+    let code = if refusal.reason == Reason::WorkloadUnknown {
+        ErrorCode::NotFound
+    } else if refusal.reason == Reason::LedgerFailed {
+        ErrorCode::LedgerFailed
+    } else if matches!(refusal.reason, Reason::KernelFailed | Reason::NotEnforcing) {
+        ErrorCode::KernelFailed
+    } else if matches!(refusal.reason, Reason::Busy | Reason::Stopping) {
+        ErrorCode::Busy
+    } else {
+        ErrorCode::Internal
     };
     CtlError::new(code, refusal.to_string())
 }

@@ -124,7 +124,7 @@ async fn stop(live: Live, failure: Option<String>) {
     match written {
         Ok(Ok(report)) if report.unwritten == 0 => {}
         Ok(Ok(report)) => {
-            tracing::warn!(unwritten = report.unwritten, "audit records did not get to disk")
+            tracing::warn!(unwritten = report.unwritten, "audit records did not get to disk");
         }
         Ok(Err(error)) => tracing::warn!("audit: {}", chain(&error)),
         Err(_) => in_time("audit", false),
