@@ -208,11 +208,18 @@ fn install_nightly() -> Result<()> {
     if on_path("rustup").is_none() {
         bail!("there is no rustup here");
     }
-    say!("    installing rustup's nightly with rust-src");
     let mut rustup = Command::new("rustup");
     without_toolchain_variables(&mut rustup);
-    let profile = ["--profile", "minimal", "--component", "rust-src"];
-    command::run(rustup.args(["toolchain", "install", "nightly"]).args(profile))
+    if nightly_sysroot().is_some() {
+        // A nightly that is there stays the one it is: somebody may rely on it.
+        say!("    adding rust-src to rustup's nightly");
+        rustup.args(["component", "add", "rust-src", "--toolchain", "nightly"]);
+    } else {
+        say!("    installing rustup's nightly with rust-src");
+        let profile = ["--profile", "minimal", "--component", "rust-src"];
+        rustup.args(["toolchain", "install", "nightly"]).args(profile);
+    }
+    command::run(&mut rustup)
 }
 
 fn compiler_by_hand() -> String {
