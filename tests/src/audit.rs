@@ -20,6 +20,9 @@ pub const GRANT: u64 = 300_501;
 /// A grant ended.
 pub const GRANT_ENDED: u64 = 300_502;
 
+/// A Detection Finding: losses, tampering, an id used twice.
+pub const FINDING: u64 = 200_401;
+
 /// One record.
 #[derive(Clone, Debug)]
 pub struct Record(pub Value);
@@ -55,10 +58,17 @@ impl Record {
         self.get("/metadata/sequence").as_u64().unwrap_or_default()
     }
 
-    /// The reason code.
+    /// The reason code; of a finding, the one that its evidence names.
     #[must_use]
     pub fn reason(&self) -> &str {
-        self.text("/status_code")
+        let evidence = self.get("/finding_info/tags").as_array();
+        let named = evidence.and_then(|tags| {
+            tags.iter().find(|tag| tag.get("name").and_then(Value::as_str) == Some("reason"))
+        });
+        match named.and_then(|tag| tag.get("value")).and_then(Value::as_str) {
+            Some(reason) => reason,
+            None => self.text("/status_code"),
+        }
     }
 
     /// The id of the grant that it belongs to.
@@ -94,10 +104,12 @@ impl Record {
         )
     }
 
-    /// Whether it tells that a grant was refused.
+    /// Whether it tells that a grant was refused: an Assign that failed, or for an id that was used
+    /// for another grant before, the finding that takes its place.
     #[must_use]
     pub fn is_refused_grant(&self) -> bool {
-        self.kind() == GRANT && self.text("/status") == "Failure"
+        let failed = self.kind() == GRANT && self.text("/status") == "Failure";
+        failed || (self.kind() == FINDING && self.reason() == "jti_reused")
     }
 
     /// Whether it tells that a grant is in force.

@@ -1,5 +1,6 @@
 //! What tests assert again and again, with messages that say what a user would lose.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::audit::Record;
 use crate::control_plane::Answer;
 use crate::probe::Attempt;
+use crate::server::Server;
 use crate::world::World;
 
 /// How long a record may take from the event to the spool.
@@ -61,6 +63,21 @@ pub fn refused_without_trace(
         "{what}: a refused grant changed the kernel maps: {maps:?} -> {after:?}"
     );
     Ok(answer)
+}
+
+/// Checks that the server has heard nothing of a connection after an instant (microseconds since
+/// 1970); gives how long before that it heard the last.
+///
+/// # Errors
+/// When it has, or never saw the connection.
+pub fn silent_after(server: &Server, local: SocketAddr, instant_us: u64) -> Result<Duration> {
+    let visits = server.visits();
+    let visit = visits.iter().find(|visit| visit.peer == local);
+    let last = visit.context("the server never saw the connection")?.last_byte_us;
+    let before = instant_us.checked_sub(last).with_context(|| {
+        format!("a live connection delivered something {} µs too late", last - instant_us)
+    })?;
+    Ok(Duration::from_micros(before))
 }
 
 /// Every record of a refused grant so far.

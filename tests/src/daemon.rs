@@ -108,7 +108,7 @@ impl Daemon {
         command.arg("exec").arg("--").arg(programs::find("grantd")?);
         command.args(["run", "--config"]).arg(&self.config_path);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("RUST_LOG", self.log_level).env("RUST_BACKTRACE", "1");
+        command.env("GRANTD_LOG", self.log_level).env("RUST_BACKTRACE", "1");
         command.current_dir(&self.config.run);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(self.netns.spawn(&mut command)?);

@@ -217,7 +217,7 @@ impl Letterhead {
         let claims = json!({
             "ver": 1, "iss": self.issuer, "aud": self.host_id,
             "jti": jose::fresh_id("rev-"), "iat": now, "exp": now + 60,
-            "seq": seq, "revoke": revoke,
+            "seq": seq, "revoke": revoke, "issued_before": now,
         });
         self.key.sign(REVOCATION_TYP, &claims)
     }

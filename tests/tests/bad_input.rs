@@ -172,7 +172,7 @@ fn a_grant_with_wrong_claims_is_refused() {
             ("no endpoint", "claims_malformed", detail("endpoints", json!([]))?),
             ("no destinations", "claims_malformed", with("authorization_details", json!([]))?),
             ("port 0", "destination_invalid", endpoint(json!({"host": A, "ports": [0]}))?),
-            ("no port", "destination_invalid", endpoint(json!({"host": A, "ports": []}))?),
+            ("no port", "claims_malformed", endpoint(json!({"host": A, "ports": []}))?),
             (
                 "a prefix with host bits",
                 "destination_invalid",

@@ -170,13 +170,14 @@ fn when_a_kernel_map_is_full_the_whole_grant_is_refused_and_the_others_go_on() {
         let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
         let token = world.token()?;
         world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
-        // Every grant takes 64 sets of ports; the kernel has room for fewer than this many.
-        let most = grantd_common::capacity::PORTSETS / 64 + 2;
-        for number in 0..most {
-            let maps = world.kernel.entries()?;
+        // Every grant takes 63 sets of ports; the kernel has room for fewer than this many grants.
+        let most = grantd_common::capacity::PORTSETS / 63 + 4;
+        for number in 1..=most {
+            // Counting takes longer than pushing: only where the end may be near.
+            let maps = (number + 10 > most).then(|| world.kernel.entries()).transpose()?;
             let mut draft =
                 world.control_plane.draft("coding-agent", &token)?.tcp(A, 8000).ttl(300);
-            for prefix in 0..63_u32 {
+            for prefix in 1..64_u32 {
                 let cidr = format!("fd00:77:1::{number:x}:{prefix:x}:0/112");
                 let from = 1000 + number * 64 + prefix;
                 draft = draft.endpoint(
@@ -189,7 +190,11 @@ fn when_a_kernel_map_is_full_the_whole_grant_is_refused_and_the_others_go_on() {
                 continue;
             }
             answer.refused("capacity")?;
-            assert_eq!(world.kernel.entries()?, maps, "a part of the refused grant is in the maps");
+            assert_eq!(
+                Some(world.kernel.entries()?),
+                maps,
+                "a part of the refused grant is in the maps"
+            );
             allowed("an earlier grant", &world.coding.tcp(server.address())?)?;
             ensure!(number > 100, "the maps were full after {number} grants");
             return Ok(());

@@ -67,7 +67,12 @@ fn flawed_tokens(world: &World) -> Result<Vec<(&'static str, &'static str, Acces
             "token_audience_mismatch",
             changed("aud", json!("api://default"))?,
         ),
-        ("an expired token", "token_expired", changed("exp", json!(now - 1))?),
+        ("an expired token", "token_expired", {
+            let mut claims = claims()?;
+            jose::set(&mut claims, "iat", json!(now - 60));
+            jose::set(&mut claims, "exp", json!(now - 1));
+            AccessToken::new(issuer.mint(&claims)?)
+        }),
         ("a token that is not valid yet", "token_not_yet_valid", changed("nbf", json!(now + 120))?),
         ("a token from the future", "token_issued_in_future", changed("iat", json!(now + 120))?),
         (

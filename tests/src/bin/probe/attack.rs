@@ -59,7 +59,7 @@ pub(crate) fn all(targets: &Targets) -> Vec<Attack> {
         tried("become root", setuid(0.into())),
         tried("open a pinned map", MapData::from_pin(&targets.map)),
         tried("remove a pin", fs::remove_file(&targets.map)),
-        tried("list the pins", fs::read_dir(&targets.bpffs).map(drop)),
+        tried("list the pins", fs::read_dir(targets.bpffs.join("grantd")).map(drop)),
         tried("open a map by its id", any_map()),
         tried("unmount the BPF filesystem", umount2(&targets.bpffs, MntFlags::MNT_DETACH)),
         tried("remount the BPF filesystem", remount(&targets.bpffs)),
