@@ -1,5 +1,6 @@
 //! What can be asked of the enforcer, and its answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grantd_audit::event::Peer;
@@ -90,6 +91,7 @@ pub(super) enum Command {
     },
     ControlPlaneKeys {
         keys: Arc<ControlPlaneKeys>,
+        removed: BTreeSet<KeyId>,
         reply: Reply<u64>,
     },
     Settings {
@@ -140,8 +142,8 @@ impl Enforcer {
                 self.okta_key_withdrawn(&kid);
                 answer(reply, ());
             }
-            Command::ControlPlaneKeys { keys, reply } => {
-                answer(reply, self.retain_control_plane_keys(&keys));
+            Command::ControlPlaneKeys { keys, removed, reply } => {
+                answer(reply, self.retain_control_plane_keys(&keys, &removed));
             }
             Command::Settings { settings, reply } => answer(reply, self.set_settings(*settings)),
             Command::SetFrozen { frozen, reply } => answer(reply, self.set_frozen(frozen)),
@@ -243,15 +245,17 @@ impl EnforcerHandle {
         self.ask(|reply| Command::OktaKeyWithdrawn { kid, reply }).await
     }
 
-    /// Ends every grant whose control-plane key is not among these. Returns how many ended.
+    /// Ends every grant whose control-plane key is not among these, or is in `removed`. Returns how many
+    /// ended.
     ///
     /// # Errors
     /// The daemon is stopping.
     pub async fn retain_control_plane_keys(
         &self,
         keys: Arc<ControlPlaneKeys>,
+        removed: BTreeSet<KeyId>,
     ) -> Result<u64, Refusal> {
-        self.ask(|reply| Command::ControlPlaneKeys { keys, reply }).await
+        self.ask(|reply| Command::ControlPlaneKeys { keys, removed, reply }).await
     }
 
     /// Goes by new settings. Returns how many grants ended because they are not covered any more.

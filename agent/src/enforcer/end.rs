@@ -1,13 +1,15 @@
 //! Ending grants: at their deadline, and for every cause but a revocation, which is recorded first.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use grantd_audit::event::FindingKind;
+use grantd_common::WorkloadEntry;
 use grantd_grant::{ControlPlaneKeys, GrantId, KeyId, Reason, Refusal};
 
 use super::Enforcer;
 use super::audit::EndedBy;
 use crate::compile::Deadlines;
+use crate::kernel::Op;
 use crate::ledger::{EndCause, LedgerGrant};
 use crate::text::chain;
 
@@ -105,8 +107,15 @@ impl Enforcer {
     }
 
     /// Ends every grant that was signed with a control-plane key that is not pinned any more.
-    pub(super) fn retain_control_plane_keys(&mut self, keys: &Arc<ControlPlaneKeys>) -> u64 {
-        let ids = self.live_where(|g| !keys.contains(g.grant.control_plane_kid()));
+    pub(super) fn retain_control_plane_keys(
+        &mut self,
+        keys: &ControlPlaneKeys,
+        removed: &BTreeSet<KeyId>,
+    ) -> u64 {
+        let ids = self.live_where(|g| {
+            let kid = g.grant.control_plane_kid();
+            !keys.contains(kid) || removed.contains(kid)
+        });
         let by = EndedBy {
             detail: Some("its control-plane key is not pinned any more"),
             ..EndedBy::default()
@@ -151,7 +160,14 @@ impl Enforcer {
     /// Makes the kernel hold exactly the model.
     pub(super) fn reconcile(&mut self) -> Result<(), String> {
         let contents = self.kernel.contents().map_err(|e| chain(&e))?;
-        let ops = self.compiler.reconcile(&contents).map_err(|e| e.to_string())?;
+        let mut ops = self.compiler.reconcile(&contents).map_err(|e| e.to_string())?;
+        // A slice that was made anew while no daemon ran has left its old id behind.
+        let slice = self.kernel.slice().id;
+        let stale = contents
+            .workloads
+            .iter()
+            .filter(|(id, entry)| entry.flags & WorkloadEntry::SLICE != 0 && **id != slice);
+        ops.extend(stale.map(|(id, _)| Op::DeleteWorkload { cgroup: *id }));
         self.kernel
             .apply_all(&ops)
             .and_then(|()| self.kernel.read_back(&ops))

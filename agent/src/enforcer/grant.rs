@@ -58,7 +58,7 @@ impl Enforcer {
 
     /// Check 16: the workload is here, and this is the boot and the start of it that the grant means.
     fn check_host(&mut self, grant: &VerifiedGrant) -> Result<(WorkloadId, u64), Refusal> {
-        if let Some(trouble) = &self.trouble {
+        if let Some(trouble) = self.trouble.as_ref().or(self.slice_trouble.as_ref()) {
             return Err(grant.refuse(Reason::NotEnforcing, trouble.clone()));
         }
         if !self.settings.unsynchronised_allowed && !self.clock.synchronised() {

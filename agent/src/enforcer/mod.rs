@@ -68,6 +68,8 @@ pub struct Enforcer {
     accepted: HashMap<WorkloadName, VecDeque<u64>>,
     /// What could not be written to the kernel and is tried again: while it stands, not enforcing.
     trouble: Option<String>,
+    /// Why the slice is not followed just now; its hooks are where they were.
+    slice_trouble: Option<String>,
     since_unix_ms: u64,
 }
 

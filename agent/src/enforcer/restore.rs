@@ -73,6 +73,7 @@ impl Enforcer {
             workloads: HashMap::new(),
             accepted: HashMap::new(),
             trouble: None,
+            slice_trouble: None,
             since_unix_ms: now.unix_ms(),
         };
         enforcer.number_workloads()?;

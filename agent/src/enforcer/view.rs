@@ -11,7 +11,8 @@ use crate::text::chain;
 impl Enforcer {
     pub(super) fn status(&self) -> EnforcerStatus {
         let coverage = self.kernel.coverage();
-        let mut trouble: Vec<String> = self.trouble.iter().cloned().collect();
+        let mut trouble: Vec<String> =
+            self.trouble.iter().chain(&self.slice_trouble).cloned().collect();
         trouble.extend(
             coverage.iter().filter(|c| !c.attached).map(|c| format!("{}: {}", c.hook, c.detail)),
         );

@@ -43,16 +43,7 @@ impl Enforcer {
 
     /// Follows the slice and every workload's cgroup.
     pub(super) fn look_at_cgroups(&mut self) {
-        match self.kernel.renew_slice() {
-            Ok(false) => {}
-            Ok(true) => {
-                let detail = "the enforced slice was removed and made anew; its hooks are attached again. \
-                              Until then tasks in it were not confined: keep it alive (RefuseManualStop=yes)";
-                tracing::warn!("{detail}");
-                self.audit_finding(FindingKind::NotEnforcing, detail.to_owned());
-            }
-            Err(error) => self.note_trouble(format!("the enforced slice: {}", chain(&error))),
-        }
+        self.look_at_slice();
         let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         for name in names {
             if let Err(error) = self.look_at(&name) {
@@ -60,6 +51,26 @@ impl Enforcer {
             }
         }
         self.retry_trouble();
+    }
+
+    /// Said once, not at every look: a slice that is gone may stay so for long, and holds nobody.
+    fn look_at_slice(&mut self) {
+        let trouble = match self.kernel.renew_slice() {
+            Ok(false) => None,
+            Ok(true) => {
+                let detail = "the enforced slice was removed and made anew; its hooks are attached again. \
+                              Until then tasks in it were not confined: keep it alive (RefuseManualStop=yes)";
+                tracing::warn!("{detail}");
+                self.audit_finding(FindingKind::NotEnforcing, detail.to_owned());
+                None
+            }
+            Err(error) => Some(format!("the enforced slice: {}", chain(&error))),
+        };
+        if let (Some(what), None) = (&trouble, &self.slice_trouble) {
+            tracing::error!("{what}");
+            self.audit_finding(FindingKind::NotEnforcing, what.clone());
+        }
+        self.slice_trouble = trouble;
     }
 
     /// Looks at one workload's cgroup now, and makes the kernel follow.

@@ -31,8 +31,9 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) boot_id: String,
     pub(super) config_file: PathBuf,
-    /// The config in force; held for the whole of a reload, so that there is one at a time.
-    pub(super) config: Mutex<Config>,
+    /// The config and the pinned keys in force; held for the whole of a reload, so that there is one at
+    /// a time.
+    pub(super) config: Mutex<(Config, ControlPlaneKeyFile)>,
     pub(super) policy: watch::Sender<Arc<HostPolicy>>,
     pub(super) keys: watch::Sender<Arc<ControlPlaneKeys>>,
     pub(super) tls: watch::Sender<Arc<ServerConfig>>,
@@ -54,7 +55,7 @@ impl Shared {
     pub(super) fn new(
         config: Config,
         config_file: PathBuf,
-        keys: &ControlPlaneKeyFile,
+        key_file: ControlPlaneKeyFile,
         tls: Arc<ServerConfig>,
         enforcer: EnforcerHandle,
         okta: OktaKeyStore,
@@ -63,12 +64,12 @@ impl Shared {
         boot_id: String,
     ) -> (Arc<Self>, Sources) {
         let (policy, policy_reader) = watch::channel(Arc::clone(&config.policy));
-        let (keys, keys_reader) = watch::channel(keys.keys());
+        let (keys, keys_reader) = watch::channel(key_file.keys());
         let (tls, tls_reader) = watch::channel(tls);
         let audit_required = config.audit.required;
         let sources =
             Sources { policy: policy_reader, keys: keys_reader, tls: tls_reader, audit_required };
-        let config = Mutex::new(config);
+        let config = Mutex::new((config, key_file));
         let shared = Self {
             enforcer,
             recorder,
@@ -120,7 +121,7 @@ impl Shared {
 impl Control for Shared {
     async fn status(&self) -> Result<Status, CtlError> {
         let enforcer = self.enforcer.status().await.map_err(|r| to_ctl(&r))?;
-        let config = self.config.lock().await;
+        let config = &self.config.lock().await.0;
         let audit = self.recorder.stats();
         let okta = self.okta.status();
         let now = self.clock.now().unix();

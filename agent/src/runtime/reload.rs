@@ -31,14 +31,15 @@ impl Shared {
     }
 
     async fn try_reload(&self) -> Result<Reloaded, CtlError> {
-        let mut current = self.config.lock().await;
+        let mut held = self.config.lock().await;
+        let (current, current_keys) = &mut *held;
         let faulty = |e: &dyn std::error::Error| CtlError::new(ErrorCode::InvalidConfig, chain(e));
         let next = Config::load(&self.config_file).map_err(|e| faulty(&e))?;
         let keys = ControlPlaneKeyFile::open(&next.control_plane.keys).map_err(|e| faulty(&e))?;
         let tls = TlsMaterial::read(&next.control_plane.tls)
             .and_then(|m| m.server_config(next.host_id.as_str(), Arc::clone(&self.clock)))
             .map_err(|e| faulty(&e))?;
-        let needs_restart = needs_restart(&current, &next);
+        let needs_restart = needs_restart(current, &next);
         if !needs_restart.is_empty() {
             let keys = needs_restart.join(", ");
             let what = format!("{keys} changed, which only a restart applies; nothing was changed");
@@ -50,14 +51,19 @@ impl Shared {
         self.keys.send_replace(keys.keys());
         self.tls.send_replace(tls);
         let uncovered = self.enforcer.set_settings(settings).await.map_err(|r| to_ctl(&r))?;
-        let unsigned =
-            self.enforcer.retain_control_plane_keys(keys.keys()).await.map_err(|r| to_ctl(&r))?;
+        // Also a key that was replaced under its old name.
+        let replaced = current_keys.removed_in(&keys);
+        let unsigned = self
+            .enforcer
+            .retain_control_plane_keys(keys.keys(), replaced)
+            .await
+            .map_err(|r| to_ctl(&r))?;
         let reloaded = Reloaded {
             config_sha256: next.hash.to_string(),
             ended: uncovered + unsigned,
             needs_restart: Vec::new(),
         };
-        *current = next;
+        (*current, *current_keys) = (next, keys);
         Ok(reloaded)
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
     let (shared, sources) = Shared::new(
         config,
         config_file,
-        &keys,
+        keys,
         tls,
         handle.clone(),
         okta,
