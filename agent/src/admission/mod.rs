@@ -50,6 +50,7 @@ impl PushAdmission {
             let detail = "audit records cannot be written and [audit] required is set";
             return Err(Refusal::new(Reason::AuditUnavailable, detail));
         }
+        let epoch = self.enforcer.epoch();
         let policy = Arc::clone(&self.policy.borrow());
         let keys = Arc::clone(&self.keys.borrow());
         let pusher = policy.check_pusher(&peer.uris)?;
@@ -61,7 +62,7 @@ impl PushAdmission {
             Replayed::Already(applied) => return Ok(applied),
         };
         let verified = self.bind(&fresh, &policy).await?;
-        self.enforcer.apply(verified, audit_peer(peer), received).await
+        self.enforcer.apply(verified, audit_peer(peer), received, epoch).await
     }
 
     async fn check_replay(&self, signed: SignedGrant) -> Result<Replayed, Refusal> {
@@ -95,9 +96,7 @@ impl PushAdmission {
             KeyLookupError::Unknown => fresh.refuse_unknown_key(&kid),
             KeyLookupError::Stale => stale(),
         })?;
-        // The policy may have changed while the keys were fetched.
-        let policy = Arc::clone(&self.policy.borrow());
-        match fresh.bind(&fetched, &policy, self.clock.now().unix()) {
+        match fresh.bind(&fetched, policy, self.clock.now().unix()) {
             Ok(verified) => Ok(verified),
             Err(BindError::Refused(refusal)) => Err(refusal),
             Err(BindError::UnknownKey(kid)) => Err(fresh.refuse_unknown_key(&kid)),

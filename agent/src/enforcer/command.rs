@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use grantd_audit::event::Peer;
 use grantd_grant::{
@@ -68,6 +69,7 @@ pub(super) enum Command {
         grant: Box<VerifiedGrant>,
         peer: Peer,
         received: Now,
+        epoch: u64,
         reply: Reply<Result<Applied, Refusal>>,
     },
     InForce {
@@ -128,8 +130,8 @@ impl Enforcer {
     pub(super) fn serve(&mut self, command: Command) {
         match command {
             Command::Replay { query, reply } => answer(reply, self.ledger.replay(&query)),
-            Command::Apply { grant, peer, received, reply } => {
-                answer(reply, self.apply_grant(*grant, peer, received));
+            Command::Apply { grant, peer, received, epoch, reply } => {
+                answer(reply, self.apply_grant(*grant, peer, received, epoch));
             }
             Command::InForce { id, reply } => answer(reply, self.in_force(&id)),
             Command::Revoke { revocation, peer, received, reply } => {
@@ -167,11 +169,19 @@ fn answer<T>(reply: Reply<T>, value: T) {
 #[derive(Clone, Debug)]
 pub struct EnforcerHandle {
     commands: mpsc::Sender<Command>,
+    epoch: Arc<AtomicU64>,
 }
 
 impl EnforcerHandle {
-    pub(super) const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+    pub(super) const fn new(commands: mpsc::Sender<Command>, epoch: Arc<AtomicU64>) -> Self {
+        Self { commands, epoch }
+    }
+
+    /// Moves whenever policy or keys were narrowed. Read it before the policy and keys that a grant is
+    /// checked with: a grant that was checked with older ones is not applied.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
@@ -189,7 +199,8 @@ impl EnforcerHandle {
         self.ask(|reply| Command::Replay { query, reply }).await
     }
 
-    /// Checks 16 and 17: writes the grant to ledger and kernel, and reads it back.
+    /// Checks 16 and 17: writes the grant to ledger and kernel, and reads it back. `epoch` is what
+    /// [`Self::epoch`] was before the grant was checked.
     ///
     /// # Errors
     /// The refusal; then nothing of the grant is left anywhere.
@@ -198,8 +209,10 @@ impl EnforcerHandle {
         grant: VerifiedGrant,
         peer: Peer,
         received: Now,
+        epoch: u64,
     ) -> Result<Applied, Refusal> {
-        self.ask(|reply| Command::Apply { grant: Box::new(grant), peer, received, reply }).await?
+        let grant = Box::new(grant);
+        self.ask(|reply| Command::Apply { grant, peer, received, epoch, reply }).await?
     }
 
     /// A grant that is live, if it is.

@@ -100,6 +100,7 @@ impl Enforcer {
 
     /// Ends every grant whose Okta token was signed with a key that Okta withdrew.
     pub(super) fn okta_key_withdrawn(&mut self, kid: &KeyId) {
+        self.next_epoch();
         let ids = self.live_where(|g| g.grant.okta_kid() == kid);
         let detail = format!("Okta withdrew key {kid}");
         let by = EndedBy { detail: Some(&detail), ..EndedBy::default() };
@@ -112,6 +113,7 @@ impl Enforcer {
         keys: &ControlPlaneKeys,
         removed: &BTreeSet<KeyId>,
     ) -> u64 {
+        self.next_epoch();
         let ids = self.live_where(|g| {
             let kid = g.grant.control_plane_kid();
             !keys.contains(kid) || removed.contains(kid)

@@ -1,5 +1,7 @@
 //! Checks 16 and 17: from a verified grant to one that is in force.
 
+use std::sync::atomic::Ordering;
+
 use grantd_audit::event::Peer;
 use grantd_common::WorkloadId;
 use grantd_grant::{GrantId, Reason, Refusal, ReplayAnswer, VerifiedGrant};
@@ -21,7 +23,12 @@ impl Enforcer {
         grant: VerifiedGrant,
         peer: Peer,
         received: Now,
+        epoch: u64,
     ) -> Result<Applied, Refusal> {
+        if epoch != self.epoch.load(Ordering::Acquire) {
+            let detail = "policy or keys changed while the grant was checked; push it again";
+            return Err(grant.refuse(Reason::Busy, detail));
+        }
         let (workload, cgroup_id) = self.check_host(&grant)?;
         self.check_quota(&grant)?;
         let replaced = self.check_replaced(&grant)?;

@@ -15,6 +15,7 @@ mod workloads;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use grantd_audit::Recorder;
@@ -71,6 +72,8 @@ pub struct Enforcer {
     /// Why the slice is not followed just now; its hooks are where they were.
     slice_trouble: Option<String>,
     since_unix_ms: u64,
+    /// See [`EnforcerHandle::epoch`].
+    epoch: Arc<AtomicU64>,
 }
 
 impl Enforcer {
@@ -79,6 +82,7 @@ impl Enforcer {
     /// # Errors
     /// A timer cannot be made.
     pub async fn run(mut self, mut commands: CommandReceiver) -> std::io::Result<()> {
+        self.epoch = Arc::clone(&commands.epoch);
         let deadline = BootTimer::new()?;
         let steps = StepWatch::new()?;
         let mut cgroups = tokio::time::interval(CGROUP_PERIOD);
@@ -87,7 +91,7 @@ impl Enforcer {
         loop {
             deadline.set(self.ledger.next_deadline_boot_ns())?;
             tokio::select! {
-                command = commands.0.recv() => match command {
+                command = commands.commands.recv() => match command {
                     Some(command) => self.serve(command),
                     None => return Ok(()),
                 },
@@ -104,6 +108,11 @@ impl Enforcer {
         }
     }
 
+    /// Grants that were checked with what is narrowed now are not applied any more.
+    fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn prune(&mut self) {
         if let Err(error) = self.ledger.prune(self.clock.now()) {
             tracing::warn!(
@@ -115,11 +124,15 @@ impl Enforcer {
 }
 
 /// The receiving end of [`EnforcerHandle`].
-pub struct CommandReceiver(mpsc::Receiver<Command>);
+pub struct CommandReceiver {
+    commands: mpsc::Receiver<Command>,
+    epoch: Arc<AtomicU64>,
+}
 
 /// A handle and its receiver.
 #[must_use]
 pub fn channel() -> (EnforcerHandle, CommandReceiver) {
-    let (sender, receiver) = mpsc::channel(COMMANDS);
-    (EnforcerHandle::new(sender), CommandReceiver(receiver))
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    let epoch = Arc::new(AtomicU64::new(0));
+    (EnforcerHandle::new(sender, Arc::clone(&epoch)), CommandReceiver { commands, epoch })
 }

@@ -74,6 +74,7 @@ impl Enforcer {
             accepted: HashMap::new(),
             trouble: None,
             slice_trouble: None,
+            epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),
         };
         enforcer.number_workloads()?;

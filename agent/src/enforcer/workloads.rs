@@ -140,6 +140,7 @@ impl Enforcer {
 
     /// Goes by new settings: grants that they no longer cover end.
     pub(super) fn set_settings(&mut self, settings: Settings) -> Result<u64, Refusal> {
+        self.next_epoch();
         let before = std::mem::replace(&mut self.settings, settings);
         if let Err(error) = self.number_workloads() {
             self.settings = before;
