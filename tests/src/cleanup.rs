@@ -48,10 +48,7 @@ pub fn register(
     if registry.closed {
         drop(registry);
         run(entry);
-        // The process is about to exit; nothing more may be made on this thread.
-        loop {
-            std::thread::park();
-        }
+        park_for_good();
     }
     let id = registry.next;
     registry.next += 1;
@@ -59,8 +56,23 @@ pub fn register(
     Undo { id }
 }
 
+/// Never comes back once a signal has come: what the caller works with is being removed, its errors
+/// mean nothing, and it must not end the process before all is removed.
+pub fn stop_if_ending() {
+    if lock().closed {
+        park_for_good();
+    }
+}
+
+fn park_for_good() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 impl Drop for Undo {
     fn drop(&mut self) {
+        stop_if_ending();
         let entry = lock().entries.remove(&self.id);
         if let Some(entry) = entry {
             run(entry);
@@ -89,6 +101,7 @@ fn start_signal_thread() {
         let outcome = wait_for_signal(&ready);
         match outcome {
             Ok(number) => {
+                complain("\ninterrupted: removing what was made");
                 undo_everything();
                 std::process::exit(128 + number);
             }

@@ -114,6 +114,8 @@ fn p27_subject_and_claims_are_on_record_but_no_token_is_in_any_file_log_or_core(
             "no record names the token by its hash"
         );
         // Twice: as the state is while it runs, and with what a crash leaves.
+        let log = fs::read_to_string(world.daemon.log_path())?;
+        ensure!(log.contains("TRACE"), "the daemon and its libraries did not log all they can");
         let planted = world.workdir.write("planted", 0o600, secrets[0].as_bytes())?;
         ensure!(search(world.workdir.path(), &secrets).is_err(), "the search finds nothing");
         fs::remove_file(planted)?;

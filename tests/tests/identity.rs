@@ -1,6 +1,7 @@
 //! Whose grant it is: the agent's identity at the issuer, one workload apart from the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use grantd_e2e::check::{RECORD, allowed, denied, refused_without_trace};
@@ -237,6 +238,75 @@ fn p34_another_openid_provider_takes_the_place_of_okta_by_two_lines_of_config() 
         world.control_plane.push(&draft)?.in_force().context("a token of the other provider")?;
         allowed("a connection with the other provider", &world.coding.tcp(server.address())?)?;
         assert_ne!(world::CONTROL_PLANE, other.url());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_key_that_the_issuer_withdraws_ends_the_grants_whose_token_it_signed() {
+    scenario(|world| {
+        let first = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let second = Server::tcp(&world.srv_a, at(A, 8080)?)?;
+        let signed = world.draft()?.tcp(A, 5432).ttl(120).sign()?;
+        world.control_plane.push_signed(&signed)?.in_force()?;
+        allowed("a grant of the first key", &world.coding.tcp(first.address())?)?;
+
+        world.issuer.rotate("okta-key-2")?;
+        world.issuer.withdraw_key("okta-key-1");
+        // A token by a key that is not known yet has the keys fetched again: once it is missing, and
+        // only the second time, at least 10 s later, is it withdrawn.
+        std::thread::sleep(Duration::from_secs(11));
+        world.control_plane.push(&world.draft()?.tcp(A, 8080).ttl(120))?.in_force()?;
+        allowed("a grant of the next key", &world.coding.tcp(second.address())?)?;
+        allowed("the first, missing once", &world.coding.tcp(first.address())?)?;
+        world.issuer.rotate("okta-key-3")?;
+        std::thread::sleep(Duration::from_secs(11));
+        world.control_plane.push(&world.draft()?.tcp(A, 8081).ttl(120))?.in_force()?;
+
+        world.spool.wait_for("the end of the first grant", 1, RECORD, |record| {
+            record.kind() == grantd_e2e::audit::GRANT_ENDED
+                && record.grant() == signed.jti
+                && record.reason() == "key_withdrawn"
+        })?;
+        denied("the grant of the withdrawn key", &world.coding.tcp(first.address())?)?;
+        allowed("the grant of the key that stayed", &world.coding.tcp(second.address())?)
+    });
+}
+
+#[test]
+fn an_unreachable_issuer_changes_nothing_for_grants_in_force_and_keys_already_known() {
+    scenario(|world| {
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let other = Server::tcp(&world.srv_a, at(A, 8080)?)?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
+        let token = world.token()?;
+        world.issuer.fail_keys(true);
+        world.issuer.rotate("okta-key-2")?;
+        let unknown = world.token()?;
+        refused_without_trace(
+            world,
+            "a token by a key nobody can fetch",
+            "token_key_unknown",
+            |world| {
+                let draft = world.control_plane.draft(&world.coding.name, &unknown)?;
+                world.control_plane.push(&draft.tcp(A, 8080))
+            },
+        )?;
+        allowed("a grant in force", &world.coding.tcp(server.address())?)?;
+        let draft = world.control_plane.draft(&world.coding.name, &token)?.tcp(A, 8080);
+        world.control_plane.push(&draft)?.in_force().context("a token by a known key")?;
+        allowed("a new grant by a known key", &world.coding.tcp(other.address())?)
+    });
+}
+
+#[test]
+fn the_first_push_after_a_start_waits_for_the_issuers_keys() {
+    scenario_in(World::assemble(Shape::okta()), |world| {
+        world.issuer.delay(Duration::from_millis(300));
+        let token = world.token()?;
+        world.daemon.start()?;
+        let draft = world.control_plane.draft(&world.coding.name, &token)?.tcp(A, 5432);
+        world.control_plane.push(&draft)?.in_force()?;
         Ok(())
     });
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use grantd_e2e::clock;
+use grantd_e2e::{cleanup, clock};
 
 const WHO: usize = 14;
 const WHAT: usize = 58;
@@ -34,6 +34,7 @@ impl Timeline {
         action: impl FnOnce() -> Result<String>,
     ) -> Result<()> {
         let outcome = action();
+        cleanup::stop_if_ending();
         let seconds = clock::since(self.start).as_secs_f64();
         let (mark, said) = match &outcome {
             Ok(said) => (self.paint(GREEN, "✓"), said.clone()),
