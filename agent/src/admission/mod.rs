@@ -9,8 +9,8 @@ use grantd_audit::event::{
     RevocationRefused, Subject, Workload,
 };
 use grantd_grant::{
-    About, BindError, ControlPlaneKeys, FreshGrant, GrantId, HostPolicy, Push, Reason, Refusal,
-    ReplayOutcome, RevocationPush, SignedGrant, VerifiedGrant,
+    About, BindError, ControlPlaneKeys, FreshGrant, GrantId, HostPolicy, InvalidJwks, OktaKeys,
+    Push, Reason, Refusal, ReplayOutcome, RevocationPush, SignedGrant, VerifiedGrant,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Now};
 use crate::enforcer::{Applied, EnforcerHandle};
 use crate::intake::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, PushBody, RevocationOutcome,
-    ShowOutcome,
+    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, Problem, PushBody, PushKind,
+    RevocationOutcome, ShowOutcome,
 };
 use crate::keys::{KeyLookupError, OktaKeyStore};
 use crate::ledger::ReplayQuery;
@@ -86,7 +86,8 @@ impl PushAdmission {
     ) -> Result<VerifiedGrant, Refusal> {
         let stale =
             || fresh.refuse(Reason::KeysStale, "Okta's keys could not be fetched for too long");
-        let known = self.okta.current().map_err(|_| stale())?;
+        // Without keys no token is valid, but the checks before that are made in their order.
+        let known = self.okta.current().or_else(|_| no_keys().map_err(|_| stale()))?;
         let kid = match fresh.bind(&known, policy, self.clock.now().unix()) {
             Ok(verified) => return Ok(verified),
             Err(BindError::Refused(refusal)) => return Err(refusal),
@@ -148,6 +149,10 @@ impl PushAdmission {
         self.recorder.record(event, self.clock.now().unix_ms());
     }
 
+    fn audit_refused_revocation(&self, event: RevocationRefused) {
+        self.recorder.record(Event::RevocationRefused(event), self.clock.now().unix_ms());
+    }
+
     async fn coverage(&self) -> Value {
         match self.enforcer.status().await {
             Ok(status) => coverage_json(&status),
@@ -179,6 +184,11 @@ impl PushAdmission {
     }
 }
 
+/// A set without a key: every token's key is unknown to it.
+fn no_keys() -> Result<Arc<OktaKeys>, InvalidJwks> {
+    OktaKeys::from_jwks(br#"{"keys":[]}"#).map(Arc::new)
+}
+
 enum Replayed {
     Fresh(Box<FreshGrant>),
     Already(Applied),
@@ -191,6 +201,26 @@ impl Admission for PushAdmission {
             self.audit_refused_grant(peer, refusal);
         }
         checked
+    }
+
+    fn turned_away(&self, peer: &Peer, push: PushKind, problem: &Problem) {
+        let (reason, detail) = (problem.reason().into(), problem.detail().to_owned());
+        let peer = Some(audit_peer(peer));
+        match push {
+            PushKind::Grant => {
+                let check = problem.check();
+                let event = GrantRefused { reason, check, detail, peer, ..GrantRefused::default() };
+                self.recorder.record(Event::GrantRefused(event), self.clock.now().unix_ms());
+            }
+            PushKind::Revocation => {
+                self.audit_refused_revocation(RevocationRefused {
+                    reason,
+                    detail,
+                    peer,
+                    ..RevocationRefused::default()
+                });
+            }
+        }
     }
 
     fn admit_grant<'a>(&'a self, peer: &'a Peer, body: PushBody) -> Answer<'a, GrantOutcome> {
@@ -220,19 +250,16 @@ impl Admission for PushAdmission {
             match self.decide_revocation(peer, body, received).await {
                 Ok(ended) => RevocationOutcome::InForce { ended },
                 Err(refusal) => {
-                    let event = RevocationRefused {
+                    let about = refusal.about.as_deref();
+                    self.audit_refused_revocation(RevocationRefused {
                         reason: refusal.reason.as_str().into(),
                         detail: refusal.detail.clone(),
-                        id: refusal
-                            .about
-                            .as_deref()
+                        id: about
                             .and_then(|a| a.jti.as_ref())
                             .map(ToString::to_string)
                             .unwrap_or_default(),
                         peer: Some(audit_peer(peer)),
-                    };
-                    let event = Event::RevocationRefused(event);
-                    self.recorder.record(event, self.clock.now().unix_ms());
+                    });
                     RevocationOutcome::Refused(refusal)
                 }
             }

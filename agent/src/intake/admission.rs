@@ -7,7 +7,7 @@ use grantd_grant::Refusal;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Peer, PushBody};
+use super::{Peer, Problem, PushBody};
 
 /// A boxed future, so that the trait can be used as an object.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,6 +25,10 @@ pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// The refusal that the peer is answered with.
     fn check_peer(&self, peer: &Peer) -> Result<(), Refusal>;
+
+    /// A push that the listener itself turned away: too large, too slow, of another type, or one too
+    /// many. Told so that it is audited like every other refusal.
+    fn turned_away(&self, peer: &Peer, push: PushKind, problem: &Problem);
 
     /// `POST /v1/grants`. Resolves only after the kernel was read back.
     fn admit_grant<'a>(&'a self, peer: &'a Peer, body: PushBody) -> Answer<'a, GrantOutcome>;
@@ -46,6 +50,15 @@ pub trait Admission: Send + Sync + 'static {
 
 /// Longest grant id that is looked up; anything longer is not found.
 pub(super) const MAX_ID_BYTES: usize = 256;
+
+/// What was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushKind {
+    /// A grant.
+    Grant,
+    /// A revocation.
+    Revocation,
+}
 
 /// A grant is in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]

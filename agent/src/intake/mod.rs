@@ -29,7 +29,8 @@ mod tls;
 mod tests;
 
 pub use admission::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, RevocationOutcome, ShowOutcome,
+    Acknowledgement, Admission, Answer, GrantOutcome, HostView, PushKind, RevocationOutcome,
+    ShowOutcome,
 };
 pub use body::PushBody;
 pub use limits::{Counters, CountersSnapshot, Limits};

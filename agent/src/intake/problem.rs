@@ -73,6 +73,18 @@ impl Problem {
     pub const fn reason(&self) -> &'static str {
         self.reason
     }
+
+    /// Number of the failing check; 0 where none was reached.
+    #[must_use]
+    pub fn check(&self) -> u8 {
+        self.check.unwrap_or(0)
+    }
+
+    /// What is wrong, in words.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
 }
 
 impl IntoResponse for Problem {

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 use super::admission::MAX_ID_BYTES;
 use super::body::{self, BodyError};
 use super::{
-    Admission, Counters, GrantOutcome, Peer, Problem, PushBody, RevocationOutcome, ShowOutcome,
+    Admission, Counters, GrantOutcome, Peer, Problem, PushBody, PushKind, RevocationOutcome,
+    ShowOutcome,
 };
 
 const GRANTS: &str = "/v1/grants";
@@ -71,10 +72,11 @@ async fn push_grant(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let body = take_body(&shared, GRANTS, request).await?;
-    let admission = Arc::clone(&shared.admission);
-    let outcome =
-        finish(&shared, GRANTS, async move { admission.admit_grant(&peer, body).await }).await?;
+    let turned_away = |problem| turned_away(&shared, &peer, PushKind::Grant, problem);
+    let body = take_body(&shared, GRANTS, request).await.map_err(turned_away)?;
+    let (admission, from) = (Arc::clone(&shared.admission), peer.clone());
+    let decision = async move { admission.admit_grant(&from, body).await };
+    let outcome = finish(&shared, GRANTS, decision).await.map_err(turned_away)?;
     match outcome {
         GrantOutcome::Applied(acknowledgement) => {
             let location = HeaderValue::from_str(&format!("{GRANTS}/{}", acknowledgement.id));
@@ -102,11 +104,11 @@ async fn push_revocation(
         ended: u64,
     }
 
-    let body = take_body(&shared, REVOCATIONS, request).await?;
-    let admission = Arc::clone(&shared.admission);
-    let outcome =
-        finish(&shared, REVOCATIONS, async move { admission.admit_revocation(&peer, body).await })
-            .await?;
+    let turned_away = |problem| turned_away(&shared, &peer, PushKind::Revocation, problem);
+    let body = take_body(&shared, REVOCATIONS, request).await.map_err(turned_away)?;
+    let (admission, from) = (Arc::clone(&shared.admission), peer.clone());
+    let decision = async move { admission.admit_revocation(&from, body).await };
+    let outcome = finish(&shared, REVOCATIONS, decision).await.map_err(turned_away)?;
     match outcome {
         RevocationOutcome::InForce { ended } => json(StatusCode::OK, &Ended { ended }, REVOCATIONS),
         RevocationOutcome::Refused(refusal) => Err(Problem::refusal(&refusal, REVOCATIONS)),
@@ -160,6 +162,12 @@ async fn method_not_allowed(request: Request) -> Problem {
         "this resource does not take this method: see the Allow header",
         request.uri().path(),
     )
+}
+
+/// No refusal goes without its record.
+fn turned_away(shared: &Shared, peer: &Peer, push: PushKind, problem: Problem) -> Problem {
+    shared.admission.turned_away(peer, push, &problem);
+    problem
 }
 
 async fn take_body(

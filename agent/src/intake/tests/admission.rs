@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::ALLOWED;
 use crate::intake::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, PushBody, RevocationOutcome,
-    ShowOutcome,
+    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, Problem, PushBody, PushKind,
+    RevocationOutcome, ShowOutcome,
 };
 
 #[derive(Debug)]
@@ -70,6 +70,10 @@ impl Admission for FakeAdmission {
             return Ok(());
         }
         Err(Refusal::new(Reason::PeerNotAllowed, "not on the list"))
+    }
+
+    fn turned_away(&self, _: &Peer, push: PushKind, problem: &Problem) {
+        self.note(format!("turned away {push:?}: {}", problem.reason()));
     }
 
     fn admit_grant<'a>(&'a self, _: &'a Peer, body: PushBody) -> Answer<'a, GrantOutcome> {

@@ -145,7 +145,11 @@ async fn only_json_is_taken() {
         assert_eq!(answer.status, 415, "{bad}");
         assert_eq!(answer.problem()["reason"], "unsupported_media_type");
     }
-    assert_eq!(server.admission.asked(), Vec::<String>::new());
+    let turned_away = server.admission.asked();
+    assert!(
+        turned_away.iter().all(|what| what == "turned away Grant: unsupported_media_type"),
+        "audited, not decided: {turned_away:?}"
+    );
 }
 
 #[tokio::test]
@@ -169,7 +173,9 @@ async fn a_body_of_64_kib_is_taken_and_one_byte_more_is_not() {
         assert_eq!(answer.status, 413, "{}", &request[..80]);
         assert_eq!(answer.problem()["reason"], "push_too_large");
     }
-    assert_eq!(server.admission.asked(), Vec::<String>::new());
+    let (grant, revocation) =
+        ("turned away Grant: push_too_large", "turned away Revocation: push_too_large");
+    assert_eq!(server.admission.asked(), [grant, grant, grant, revocation], "audited, not decided");
 }
 
 #[tokio::test]

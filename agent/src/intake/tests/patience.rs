@@ -80,7 +80,8 @@ async fn a_body_that_stalls_is_a_problem_and_is_not_decided_on() {
         post("/v1/grants", "zz\r\n").replace("content-length: 4", "transfer-encoding: chunked");
     let answer = connection.ask(&broken).await;
     assert_eq!((answer.status, answer.problem()["reason"].as_str()), (400, Some("body_broken")));
-    assert_eq!(server.admission.asked(), Vec::<String>::new());
+    let audited = ["turned away Grant: body_timeout", "turned away Grant: body_broken"];
+    assert_eq!(server.admission.asked(), audited, "audited, not decided");
 }
 
 #[tokio::test]
