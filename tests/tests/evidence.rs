@@ -74,6 +74,52 @@ fn p26_below_the_aggregation_rate_each_attempt_has_a_record_of_its_own() {
     });
 }
 
+#[test]
+fn p26_the_account_also_holds_when_the_daemon_is_killed_and_started_again() {
+    scenario(|world| {
+        const EACH: u64 = 50;
+        let open = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let shut = Server::tcp(&world.srv_a, at(A, 22)?)?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432).ttl(300))?.in_force()?;
+        let attempt = |world: &World| -> Result<()> {
+            let _: Tally = world.coding.times(open.address(), EACH)?;
+            let _: Tally = world.coding.times(shut.address(), EACH)?;
+            Ok(())
+        };
+        let on_record = |world: &World| -> Result<u64> {
+            let records = world.spool.records()?;
+            let verdicts = |record: &&Record| [ALLOWED, DENIED].contains(&record.kind());
+            Ok(records.iter().filter(verdicts).map(Record::count).sum())
+        };
+        let settled = |world: &World, attempts: u64| {
+            wait_until(&format!("{attempts} attempts to be on record"), RECORD, || {
+                Ok((on_record(world)? + lost(world)? >= attempts).then_some(()))
+            })
+        };
+        attempt(world)?;
+        settled(world, 2 * EACH)?;
+        world.daemon.kill9()?;
+        attempt(world)?;
+        world.daemon.start()?;
+        attempt(world)?;
+        settled(world, 6 * EACH)?;
+        let (seen, lost) = (on_record(world)?, lost(world)?);
+        assert_eq!(seen + lost, 6 * EACH, "{seen} on record and {lost} counted as lost");
+        assert_eq!(
+            lost, 0,
+            "nothing was lost: what happened while grantd was dead waits in the kernel"
+        );
+        let unattributed = world
+            .spool
+            .records()?
+            .into_iter()
+            .filter(|record| record.kind() == ALLOWED && record.grant().is_empty())
+            .count();
+        assert_eq!(unattributed, 0, "allowed connections that name no grant");
+        sequence_has_no_gaps(world)
+    });
+}
+
 fn lost(world: &World) -> Result<u64> {
     let records = world.spool.records()?;
     Ok(records

@@ -53,12 +53,12 @@ pub(crate) fn latency(world: &mut World) -> Result<()> {
 
 /// Resident memory of the daemon, idle and with grants in force.
 pub(crate) fn memory(world: &mut World) -> Result<()> {
-    let idle = resident_kib(world)?;
+    let idle = resident(world)?;
     let bodies = bodies(world, HELD, 1)?;
     push_all(world, bodies)?;
-    let held = resident_kib(world)?;
-    row("resident memory, idle", &format!("{} KiB", idle), "under 20 MB");
-    row(&format!("resident memory, {HELD} grants"), &format!("{held} KiB"), "under 30 MB");
+    let held = resident(world)?;
+    row("resident memory, idle", &idle, "under 20 MB");
+    row(&format!("resident memory, {HELD} grants"), &held, "under 30 MB");
     Ok(())
 }
 
@@ -139,8 +139,17 @@ async fn push_at_once(pusher: Pusher, bodies: Vec<Vec<u8>>) -> Result<()> {
     Ok(())
 }
 
-fn resident_kib(world: &World) -> Result<u64> {
+fn resident(world: &World) -> Result<String> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.daemon.pid()?))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("VmRSS")
+    let figure = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("no {name}"))?;
+        line.trim().trim_end_matches(" kB").parse().context("a figure of /proc/PID/status")
+    };
+    Ok(format!(
+        "{:.1} MB ({:.1} own, {:.1} of files)",
+        figure("VmRSS:")? as f64 / 1e3,
+        figure("RssAnon:")? as f64 / 1e3,
+        figure("RssFile:")? as f64 / 1e3
+    ))
 }
