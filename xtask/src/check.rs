@@ -122,7 +122,7 @@ fn fuzz_targets(notes: &mut Notes) -> Result<()> {
         return Ok(());
     }
     let mut check = workspace::cargo("check");
-    check.arg("--manifest-path").arg(&manifest);
+    check.arg("--locked").arg("--manifest-path").arg(&manifest);
     command::run(check.arg("--target-dir").arg(workspace::root().join("target/fuzz")))
 }
 

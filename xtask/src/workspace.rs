@@ -26,6 +26,10 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.arg(subcommand).current_dir(root());
+    if env::var_os("CI").is_some() {
+        // Nothing is built a second time there.
+        cargo.env("CARGO_INCREMENTAL", "0");
+    }
     cargo
 }
 

@@ -93,16 +93,14 @@ struct Programs {
 }
 
 impl Programs {
-    /// Builds as who we are; only running needs root.
+    /// Builds as who we are; only running needs root. Programs and tests are built together: apart, what only
+    /// tests ask of a dependency would have it built twice.
     fn build() -> Result<Self> {
         let mut cargo = workspace::cargo("build");
-        let built =
-            workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--bins"]))?;
+        let built = cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--all-targets"]);
+        let built = workspace::build(built)?;
         let directory = demo::program_directory(&built)?;
-        let mut cargo = workspace::cargo("test");
-        let tests =
-            workspace::build(cargo.args(workspace::HOST_PACKAGES).args(["--locked", "--no-run"]))?;
-        let tests = tests.into_iter().filter(|made| made.is_test);
+        let tests = built.into_iter().filter(|made| made.is_test);
         let (end_to_end, unit) = tests.partition(|made| made.package == END_TO_END);
         Ok(Self { directory, unit, end_to_end })
     }
