@@ -39,7 +39,7 @@ pub(crate) struct TestArgs {
     /// Also runs what takes longer: tests marked `#[ignore = "long: …"]`, fuzzing, the benchmarks
     #[arg(long)]
     all: bool,
-    /// Only tests whose name contains this
+    /// Only tests whose name, or whose program's name, contains this
     filter: Option<String>,
 }
 
@@ -112,7 +112,7 @@ fn run_unit_tests(programs: &Programs, args: &TestArgs, report: &mut Report) -> 
     for program in &programs.unit {
         let mut test = Command::new(&program.path);
         test.current_dir(&program.directory).env("CARGO_MANIFEST_DIR", &program.directory);
-        run_program(&mut group, report, &name(program), &mut arguments(test, args))?;
+        run_program(&mut group, report, &name(program), test.args(filter(program, args)))?;
     }
     run_long(&mut group, report, args, |ignored| {
         let program = programs.unit.iter().find(|program| name(program) == ignored)?;
@@ -164,13 +164,9 @@ fn run_end_to_end(
     };
     let mut group = Group::new("end-to-end tests");
     for program in &programs.end_to_end {
-        let mut test = arguments(command_for(program), args);
-        run_program(
-            &mut group,
-            report,
-            &name(program),
-            test.args(["--test-threads", END_TO_END_THREADS]),
-        )?;
+        let mut test = command_for(program);
+        test.args(filter(program, args)).args(["--test-threads", END_TO_END_THREADS]);
+        run_program(&mut group, report, &name(program), &mut test)?;
     }
     run_long(&mut group, report, args, |ignored| {
         let program = programs.end_to_end.iter().find(|program| name(program) == ignored)?;
@@ -240,9 +236,9 @@ fn run_program(
     Ok(())
 }
 
-fn arguments(mut test: Command, args: &TestArgs) -> Command {
-    test.args(&args.filter);
-    test
+/// The filter for the tests of a program; none where the program itself is named by it.
+fn filter<'a>(program: &Executable, args: &'a TestArgs) -> Option<&'a str> {
+    args.filter.as_deref().filter(|filter| !name(program).contains(filter))
 }
 
 /// A test program's name for a person: `grantd`, `grantd-e2e/deadline`.
