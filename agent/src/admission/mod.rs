@@ -1,25 +1,31 @@
 //! From a pushed body to a verified grant: the checks in their order, and one audit event for each
 //! refusal. Owns nothing; what is decided here is put into force by the enforcer.
 
+mod audit;
+mod repeats;
+mod terms;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use grantd_audit::Recorder;
-use grantd_audit::event::{
-    ApiCall, ApiKind, Event, Finding, FindingKind, Grant, GrantRefused, Peer as AuditPeer,
-    RevocationRefused, Subject, Workload,
-};
 use grantd_grant::{
-    About, BindError, ControlPlaneKeys, FreshGrant, GrantId, HostPolicy, InvalidJwks, OktaKeys,
-    Push, Reason, Refusal, ReplayOutcome, RevocationPush, SignedGrant, VerifiedGrant,
+    BindError, FreshGrant, GrantId, HostPolicy, InvalidJwks, OktaKeys, Push, Reason, Refusal,
+    ReplayOutcome, RevocationPush, SignedGrant, VerifiedGrant,
 };
 use serde_json::Value;
 use tokio::sync::watch;
 
+use self::audit::audit_peer;
+pub use self::repeats::Repeats;
+pub use self::terms::{Changing, Terms};
 use crate::clock::{Clock, Now};
 use crate::enforcer::{Applied, EnforcerHandle};
 use crate::intake::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, Problem, PushBody, PushKind,
-    RevocationOutcome, ShowOutcome,
+    Acknowledgement, Admission, Answer, Asked, GrantOutcome, HostView, Peer, Problem, PushBody,
+    PushKind, RevocationOutcome, ShowOutcome,
 };
 use crate::keys::{KeyLookupError, OktaKeyStore};
 use crate::ledger::ReplayQuery;
@@ -27,15 +33,15 @@ use crate::ledger::ReplayQuery;
 /// Decides on pushes.
 pub struct PushAdmission {
     /// What grants are decided with; a reload changes it.
-    pub policy: watch::Receiver<Arc<HostPolicy>>,
-    /// The control plane's pinned keys; a reload changes them.
-    pub keys: watch::Receiver<Arc<ControlPlaneKeys>>,
+    pub terms: watch::Receiver<Terms>,
     /// Okta's keys.
     pub okta: OktaKeyStore,
     /// Who puts into force.
     pub enforcer: EnforcerHandle,
     /// Where refusals are recorded.
     pub recorder: Recorder,
+    /// Counts what peers that may ask nothing are refused.
+    pub refused_peers: Arc<Repeats>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// This boot.
@@ -50,9 +56,8 @@ impl PushAdmission {
             let detail = "audit records cannot be written and [audit] required is set";
             return Err(Refusal::new(Reason::AuditUnavailable, detail));
         }
-        let epoch = self.enforcer.epoch();
-        let policy = Arc::clone(&self.policy.borrow());
-        let keys = Arc::clone(&self.keys.borrow());
+        let (Terms { policy, keys, .. }, epoch) =
+            terms::settled(&self.terms, || self.enforcer.epoch()).await?;
         let pusher = policy.check_pusher(&peer.uris)?;
         let push = Push::parse(&body)?;
         drop(body);
@@ -68,12 +73,14 @@ impl PushAdmission {
     async fn check_replay(&self, signed: SignedGrant) -> Result<Replayed, Refusal> {
         let query = ReplayQuery::new(&signed, *signed.jws_sha256());
         let answer = self.enforcer.replay(query).await?;
+        // Made while the grant is still here: its record has to say which grant it was.
+        let over = signed.refuse(Reason::GrantRevoked, "this grant is over");
         match signed.check_replay(answer) {
             Ok(fresh) => Ok(Replayed::Fresh(Box::new(fresh))),
             Err(ReplayOutcome::Refused(refusal)) => Err(refusal),
             Err(ReplayOutcome::AlreadyAccepted(id)) => match self.enforcer.in_force(id).await? {
                 Some(applied) => Ok(Replayed::Already(applied)),
-                None => Err(Refusal::new(Reason::GrantRevoked, "this grant is over")),
+                None => Err(over),
             },
         }
     }
@@ -110,47 +117,12 @@ impl PushAdmission {
         body: PushBody,
         received: Now,
     ) -> Result<u64, Refusal> {
-        let policy = Arc::clone(&self.policy.borrow());
-        let keys = Arc::clone(&self.keys.borrow());
+        let Terms { policy, keys, .. } = self.terms.borrow().clone();
         let pusher = policy.check_pusher(&peer.uris)?;
         let revocation =
             RevocationPush::parse(&body)?.verify(&pusher, &keys, &policy, received.unix())?;
         let revoked = self.enforcer.revoke(revocation, audit_peer(peer), received).await?;
         Ok(revoked.ended.len() as u64)
-    }
-
-    fn audit_refused_grant(&self, peer: &Peer, refusal: &Refusal) {
-        let about = refusal.about.as_deref();
-        let event = GrantRefused {
-            reason: refusal.reason.as_str().into(),
-            check: refusal.reason.check(),
-            detail: refusal.detail.clone(),
-            grant: about.map(audit_grant),
-            workload: about
-                .and_then(|a| a.workload.as_ref())
-                .map(|name| Workload { name: name.to_string(), ..Workload::default() }),
-            destinations: about
-                .map(|a| a.destinations.iter().map(ToString::to_string).collect())
-                .unwrap_or_default(),
-            peer: Some(audit_peer(peer)),
-        };
-        // The same id with other content is either a broken control plane or somebody's attempt: that
-        // is a finding, and the finding is the one record.
-        let event = if refusal.reason == Reason::JtiReused {
-            let mut finding = Finding::new(FindingKind::ReplayOtherHash, refusal.detail.clone());
-            finding.grant = event.grant;
-            finding.workload = event.workload;
-            finding.peer = event.peer;
-            finding.evidence = vec![("reason".into(), refusal.reason.as_str().to_owned())];
-            Event::Finding(finding)
-        } else {
-            Event::GrantRefused(event)
-        };
-        self.recorder.record(event, self.clock.now().unix_ms());
-    }
-
-    fn audit_refused_revocation(&self, event: RevocationRefused) {
-        self.recorder.record(Event::RevocationRefused(event), self.clock.now().unix_ms());
     }
 
     async fn coverage(&self) -> Value {
@@ -167,21 +139,6 @@ impl PushAdmission {
             coverage: self.coverage().await,
         }
     }
-
-    fn audit_read(&self, peer: &Peer, operation: &str, about: &str, status: u16) {
-        let event = ApiCall {
-            peer: audit_peer(peer),
-            kind: ApiKind::Read,
-            operation: operation.to_owned(),
-            request_id: String::new(),
-            status,
-            reason: "".into(),
-            detail: String::new(),
-            about: about.to_owned(),
-            duration_us: None,
-        };
-        self.recorder.record(Event::ApiCall(event), self.clock.now().unix_ms());
-    }
 }
 
 /// A set without a key: every token's key is unknown to it.
@@ -195,32 +152,16 @@ enum Replayed {
 }
 
 impl Admission for PushAdmission {
-    fn check_peer(&self, peer: &Peer) -> Result<(), Refusal> {
-        let checked = self.policy.borrow().check_pusher(&peer.uris).map(|_| ());
+    fn check_peer(&self, peer: &Peer, asked: Asked) -> Result<(), Refusal> {
+        let checked = self.terms.borrow().policy.check_pusher(&peer.uris).map(|_| ());
         if let Err(refusal) = &checked {
-            self.audit_refused_grant(peer, refusal);
+            self.audit_refused_peer(peer, asked, refusal);
         }
         checked
     }
 
     fn turned_away(&self, peer: &Peer, push: PushKind, problem: &Problem) {
-        let (reason, detail) = (problem.reason().into(), problem.detail().to_owned());
-        let peer = Some(audit_peer(peer));
-        match push {
-            PushKind::Grant => {
-                let check = problem.check();
-                let event = GrantRefused { reason, check, detail, peer, ..GrantRefused::default() };
-                self.recorder.record(Event::GrantRefused(event), self.clock.now().unix_ms());
-            }
-            PushKind::Revocation => {
-                self.audit_refused_revocation(RevocationRefused {
-                    reason,
-                    detail,
-                    peer,
-                    ..RevocationRefused::default()
-                });
-            }
-        }
+        self.audit_turned_away(peer, push, problem);
     }
 
     fn admit_grant<'a>(&'a self, peer: &'a Peer, body: PushBody) -> Answer<'a, GrantOutcome> {
@@ -250,16 +191,7 @@ impl Admission for PushAdmission {
             match self.decide_revocation(peer, body, received).await {
                 Ok(ended) => RevocationOutcome::InForce { ended },
                 Err(refusal) => {
-                    let about = refusal.about.as_deref();
-                    self.audit_refused_revocation(RevocationRefused {
-                        reason: refusal.reason.as_str().into(),
-                        detail: refusal.detail.clone(),
-                        id: about
-                            .and_then(|a| a.jti.as_ref())
-                            .map(ToString::to_string)
-                            .unwrap_or_default(),
-                        peer: Some(audit_peer(peer)),
-                    });
+                    self.audit_refused_revocation(peer, &refusal);
                     RevocationOutcome::Refused(refusal)
                 }
             }
@@ -286,7 +218,7 @@ impl Admission for PushAdmission {
     fn host<'a>(&'a self, peer: &'a Peer) -> Answer<'a, HostView> {
         Box::pin(async move {
             self.audit_read(peer, "GET /v1/host", "", 200);
-            let policy = Arc::clone(&self.policy.borrow());
+            let policy = Arc::clone(&self.terms.borrow().policy);
             HostView {
                 host_id: policy.host_id().to_string(),
                 boot_id: self.boot_id.clone(),
@@ -305,29 +237,4 @@ fn coverage_json(status: &crate::enforcer::EnforcerStatus) -> Value {
         .map(|c| serde_json::json!({ "hook": c.hook, "attached": c.attached, "detail": c.detail }))
         .collect();
     serde_json::json!({ "enforcing": status.trouble.is_empty(), "hooks": hooks })
-}
-
-fn audit_peer(peer: &Peer) -> AuditPeer {
-    AuditPeer::Tls {
-        address: peer.address,
-        uris: peer.uris.iter().map(str::to_owned).collect(),
-        certificate_sha256: String::new(),
-    }
-}
-
-/// What an authenticated grant said of itself; nothing of it was believed.
-fn audit_grant(about: &About) -> Grant {
-    let text = |id: Option<&dyn std::fmt::Display>| id.map(ToString::to_string).unwrap_or_default();
-    Grant {
-        id: text(about.jti.as_ref().map(|v| v as _)),
-        txn: text(about.txn.as_ref().map(|v| v as _)),
-        subject: Subject {
-            uid: text(about.sub.as_ref().map(|v| v as _)),
-            client_id: text(about.cid.as_ref().map(|v| v as _)),
-            actor: text(about.act.as_ref().map(|v| v as _)),
-        },
-        control_plane_kid: text(about.kid.as_ref().map(|v| v as _)),
-        expires_s: about.exp.map(grantd_grant::UnixTime::as_secs),
-        ..Grant::default()
-    }
 }

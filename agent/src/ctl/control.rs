@@ -11,7 +11,7 @@ use super::{
 /// What the socket controls: answered by whoever owns the state.
 ///
 /// Callers have been authorised before a method is called. A method that changes something answers
-/// only once the change is in force.
+/// only once the change is in force; it runs to its end also when its caller has left.
 pub trait Control: Send + Sync + 'static {
     /// Answers [`Request::Status`].
     fn status(&self) -> impl Future<Output = Result<Status, CtlError>> + Send;
@@ -42,6 +42,6 @@ pub trait Control: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Enrolled, CtlError>> + Send;
     /// Answers [`Request::Reload`].
     fn reload(&self, caller: Caller) -> impl Future<Output = Result<Reloaded, CtlError>> + Send;
-    /// A caller was refused. For the audit stream.
-    fn refused(&self, caller: &Caller, request: &Request, why: &str);
+    /// A caller was refused: at once, or when it asked for `request`. For the audit stream.
+    fn refused(&self, caller: &Caller, request: Option<&Request>, why: &str);
 }

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod exit;
 
+mod bind;
 mod client;
 mod control;
 mod line;
@@ -14,6 +15,7 @@ mod peer;
 mod protocol;
 mod server;
 
+pub use bind::{BindError, ServerConfig, bind};
 pub use client::{Client, ClientError};
 pub use control::Control;
 pub use peer::{Caller, Denied, authorise, cgroup_inside};
@@ -23,7 +25,7 @@ pub use protocol::{
     Reloaded, Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status,
     WorkloadStatus,
 };
-pub use server::{BindError, ServerConfig, bind, serve};
+pub use server::serve;
 
 #[cfg(test)]
 mod tests;

@@ -58,15 +58,23 @@ pub enum Denied {
 /// # Errors
 /// [`Denied`], to be shown to the caller.
 pub fn authorise(caller: &Caller, request: &Request, slice: &str) -> Result<(), Denied> {
-    match &caller.cgroup {
-        Ok(cgroup) if cgroup_inside(slice, cgroup) => return Err(Denied::Confined),
-        Ok(_) => {}
-        Err(why) => return Err(Denied::UnknownCgroup(why.clone())),
-    }
+    authorise_place(caller, slice)?;
     if request.changes() && caller.uid != 0 {
         return Err(Denied::NotRoot(caller.uid));
     }
     Ok(())
+}
+
+/// Decides whether `caller` may use the control socket at all, by where it runs.
+///
+/// # Errors
+/// [`Denied::Confined`] or [`Denied::UnknownCgroup`].
+pub(super) fn authorise_place(caller: &Caller, slice: &str) -> Result<(), Denied> {
+    match &caller.cgroup {
+        Ok(cgroup) if cgroup_inside(slice, cgroup) => Err(Denied::Confined),
+        Ok(_) => Ok(()),
+        Err(why) => Err(Denied::UnknownCgroup(why.clone())),
+    }
 }
 
 /// Whether `cgroup` is `slice` or below it. Both are paths as `/proc/<pid>/cgroup` writes them.

@@ -258,6 +258,9 @@ pub struct Status {
     pub audit: AuditStatus,
     /// Okta's keys and the control plane's.
     pub keys: KeysStatus,
+    /// The push listener: what it took in and what it turned away, since the daemon started.
+    #[serde(default)]
+    pub listener: Vec<Counter>,
     /// Whether the kernel holds the wall clock to be synchronised.
     pub clock_synchronised: bool,
 }
@@ -293,7 +296,7 @@ pub struct Coverage {
 pub struct Counter {
     /// What is counted, snake case.
     pub name: String,
-    /// Since the maps were made.
+    /// How often: since the maps were made, or since the daemon started for what it counts itself.
     pub count: u64,
 }
 

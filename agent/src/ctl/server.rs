@@ -1,29 +1,11 @@
 //! The daemon's end of the control socket.
 
-use std::{
-    fs, io,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::{
-            fs::{FileTypeExt, PermissionsExt},
-            net::UnixStream as StdUnixStream,
-        },
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use nix::{
-    sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, listen, socket,
-    },
-    unistd::{Group, chown},
-};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -31,7 +13,7 @@ use tokio::{
 use super::{
     control::Control,
     line::{LineError, read_line},
-    peer::{Caller, authorise},
+    peer::{Caller, Denied, authorise, authorise_place},
     protocol::{
         CtlError, ErrorCode, GRANTS_PER_PAGE, GrantPage, MAX_REPLY_LINE, MAX_REQUEST_LINE,
         PROTOCOL_VERSION, Reply, ReplyLine, Request, RequestLine, Revoked,
@@ -44,149 +26,39 @@ const ROOT_CONNECTIONS: usize = 16;
 const OTHER_CONNECTIONS: usize = 16;
 /// How long a caller may take over one request line, and over taking its reply.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the daemon may take over one request.
+/// Changes in hand at once. Each goes on to its end when its caller has left.
+const CHANGES: u32 = 32;
+/// How long a caller waits for the answer to one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest life of a connection.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// `sun_path` with its terminating zero (unix(7)).
-const MAX_PATH: usize = 108;
 
-/// Where and for whom to listen.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Path of the socket; its directory exists and is writable by root alone.
-    pub path: PathBuf,
-    /// Name of the group that may read state; without such a group only root may connect.
-    pub group: String,
-}
-
-/// Why the socket could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Longer than a socket address holds.
-    #[error("{path}: a socket path may be at most {} bytes; set [paths] run to a shorter directory", MAX_PATH - 1)]
-    TooLong {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Another daemon answers there.
-    #[error("{path}: another grantd answers on this socket; stop it first")]
-    InUse {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Something that is not a socket lies there.
-    #[error("{path}: exists and is not a socket; move it away")]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Others could replace the socket.
-    #[error(
-        "{directory}: is writable by group or others (mode {mode:04o}); chmod it to 0755 or stricter"
-    )]
-    OpenDirectory {
-        /// Directory of the socket.
-        directory: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The operating system refused.
-    #[error("{path}: cannot {operation}")]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What was tried.
-        operation: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
-/// Makes the socket, in place of one that a dead daemon left.
-///
-/// Owner and mode are set before the socket listens, so that no caller can slip in between. Must be
-/// called within a tokio runtime.
-///
-/// # Errors
-/// [`BindError`], nothing listening.
-pub fn bind(config: &ServerConfig) -> Result<UnixListener, BindError> {
-    let path = &config.path;
-    if path.as_os_str().len() >= MAX_PATH {
-        return Err(BindError::TooLong { path: path.clone() });
-    }
-    check_directory(path)?;
-    remove_stale(path)?;
-    let failed = |operation| {
-        move |e: nix::Error| BindError::Io { path: path.clone(), operation, source: e.into() }
-    };
-    let address = UnixAddr::new(path.as_path()).map_err(failed("form a socket address"))?;
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)
-        .map_err(failed("make a socket"))?;
-    bind_socket(fd.as_raw_fd(), &address).map_err(failed("bind"))?;
-    let group = Group::from_name(&config.group).map_err(failed("look up the socket's group"))?;
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
-    if let Some(group) = group {
-        chown(path.as_path(), None, Some(group.gid)).map_err(failed("give to its group"))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|source| {
-        BindError::Io { path: path.clone(), operation: "set permissions", source }
-    })?;
-    listen(&fd, Backlog::new(64).unwrap_or(Backlog::MAXALLOWABLE)).map_err(failed("listen"))?;
-    UnixListener::from_std(fd.into()).map_err(|source| BindError::Io {
-        path: path.clone(),
-        operation: "watch",
-        source,
-    })
-}
-
-fn check_directory(path: &Path) -> Result<(), BindError> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let metadata = fs::metadata(directory).map_err(|source| BindError::Io {
-        path: directory.to_owned(),
-        operation: "read the socket's directory",
-        source,
-    })?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        return Err(BindError::OpenDirectory { directory: directory.to_owned(), mode });
-    }
-    Ok(())
-}
-
-fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let failed =
-        |operation| move |source| BindError::Io { path: path.to_owned(), operation, source };
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("look at it")(e)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket { path: path.to_owned() });
-        }
-        Ok(_) => {}
-    }
-    if StdUnixStream::connect(path).is_ok() {
-        return Err(BindError::InUse { path: path.to_owned() });
-    }
-    fs::remove_file(path).map_err(failed("remove the socket that was left there"))
-}
-
-/// Answers on `listener` until the future is dropped; then every connection is closed.
+/// Answers on `listener` until `shutdown` turns true or its sender is gone; then takes no request
+/// more, and returns when those in hand are answered and every change is done.
 ///
 /// `slice` is the enforced slice as `/proc/<pid>/cgroup` writes it, such as `/agents.slice`.
-pub async fn serve<C: Control>(listener: UnixListener, control: Arc<C>, slice: String) {
+pub async fn serve<C: Control>(
+    listener: UnixListener,
+    control: Arc<C>,
+    slice: String,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let changes = Arc::new(Semaphore::new(CHANGES as usize));
     let shared = Arc::new(Shared {
         control,
         slice,
         root: Arc::new(Semaphore::new(ROOT_CONNECTIONS)),
         others: Arc::new(Semaphore::new(OTHER_CONNECTIONS)),
+        changes: Arc::clone(&changes),
+        shutdown: shutdown.clone(),
     });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     accept(&shared, stream, &mut connections);
@@ -203,6 +75,15 @@ pub async fn serve<C: Control>(listener: UnixListener, control: Arc<C>, slice: S
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    // All permits together: what callers left behind is done as well.
+    let _ = changes.acquire_many(CHANGES).await;
+}
+
+/// Resolves when the daemon stops, or nobody is left who could say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 struct Shared<C> {
@@ -210,9 +91,12 @@ struct Shared<C> {
     slice: String,
     root: Arc<Semaphore>,
     others: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+    shutdown: watch::Receiver<bool>,
 }
 
-/// Starts the connection's task, or drops the connection when it is one too many.
+/// Starts the connection's task, or drops the connection when its caller is confined or it is one too
+/// many. A confined caller takes no seat, whatever its uid: it could keep root from the kill switch.
 fn accept<C: Control>(shared: &Arc<Shared<C>>, stream: UnixStream, tasks: &mut JoinSet<()>) {
     let caller = match Caller::of(stream.as_fd()) {
         Ok(caller) => caller,
@@ -221,14 +105,13 @@ fn accept<C: Control>(shared: &Arc<Shared<C>>, stream: UnixStream, tasks: &mut J
             return;
         }
     };
+    if let Err(denied) = authorise_place(&caller, &shared.slice) {
+        return turn_away(&stream, refuse(shared, &caller, None, &denied));
+    }
     let seats = if caller.uid == 0 { &shared.root } else { &shared.others };
     let Ok(seat) = Arc::clone(seats).try_acquire_owned() else {
-        // One write that fits the socket's buffer: nobody waits for a caller that does not read.
-        let busy = CtlError::new(ErrorCode::Busy, "too many control connections; try again");
-        if let Some(line) = encode(Reply::Error(busy)) {
-            drop(stream.try_write(&line));
-        }
-        return;
+        let busy = "too many control connections; try again";
+        return turn_away(&stream, CtlError::new(ErrorCode::Busy, busy));
     };
     let shared = Arc::clone(shared);
     tasks.spawn(async move {
@@ -239,19 +122,43 @@ fn accept<C: Control>(shared: &Arc<Shared<C>>, stream: UnixStream, tasks: &mut J
     });
 }
 
+/// One write that fits the socket's buffer: nobody waits for a caller that does not read.
+fn turn_away(stream: &UnixStream, error: CtlError) {
+    if let Some(line) = encode(Reply::Error(error)) {
+        drop(stream.try_write(&line));
+    }
+}
+
+/// No refusal goes without its record.
+fn refuse<C: Control>(
+    shared: &Shared<C>,
+    caller: &Caller,
+    request: Option<&Request>,
+    denied: &Denied,
+) -> CtlError {
+    let why = denied.to_string();
+    shared.control.refused(caller, request, &why);
+    CtlError::new(ErrorCode::NotPermitted, why)
+}
+
 /// One connection: request, reply, until the caller closes, stalls or breaks the protocol.
 async fn converse<C: Control>(shared: &Shared<C>, stream: UnixStream, caller: &Caller) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
+    let mut shutdown = shared.shutdown.clone();
     loop {
-        let (reply, go_on) =
-            match timeout(LINE_TIMEOUT, read_line(&mut read, MAX_REQUEST_LINE)).await {
-                Ok(Ok(Some(line))) => (answer(shared, caller, &line).await, true),
-                Ok(Ok(None)) | Ok(Err(LineError::Io(_))) | Err(_) => return,
-                Ok(Err(error @ (LineError::TooLong(_) | LineError::Cut))) => {
-                    (Reply::Error(CtlError::new(ErrorCode::BadRequest, error.to_string())), false)
-                }
-            };
+        let line = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => return,
+            line = timeout(LINE_TIMEOUT, read_line(&mut read, MAX_REQUEST_LINE)) => line,
+        };
+        let (reply, go_on) = match line {
+            Ok(Ok(Some(line))) => (answer(shared, caller, &line).await, true),
+            Ok(Ok(None)) | Ok(Err(LineError::Io(_))) | Err(_) => return,
+            Ok(Err(error @ (LineError::TooLong(_) | LineError::Cut))) => {
+                (Reply::Error(CtlError::new(ErrorCode::BadRequest, error.to_string())), false)
+            }
+        };
         if !send(&mut write, reply).await || !go_on {
             return;
         }
@@ -270,18 +177,41 @@ async fn answer<C: Control>(shared: &Shared<C>, caller: &Caller, line: &[u8]) ->
         Err(error) => return Reply::Error(error),
     };
     if let Err(denied) = authorise(caller, &request, &shared.slice) {
-        let why = denied.to_string();
-        shared.control.refused(caller, &request, &why);
-        return Reply::Error(CtlError::new(ErrorCode::NotPermitted, why));
+        return Reply::Error(refuse(shared, caller, Some(&request), &denied));
     }
-    match timeout(REQUEST_TIMEOUT, dispatch(&*shared.control, caller, request)).await {
+    let answered = if request.changes() {
+        timeout(REQUEST_TIMEOUT, change(shared, caller, request)).await
+    } else {
+        timeout(REQUEST_TIMEOUT, dispatch(&*shared.control, caller, request)).await
+    };
+    match answered {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => Reply::Error(CtlError::new(
             ErrorCode::Internal,
-            "the daemon did not finish in time; `grantctl status` tells what is in force",
+            "the daemon did not finish in time and may still do it; `grantctl status` tells what is in force",
         )),
     }
+}
+
+/// A change runs in a task of its own: it is finished and audited whether or not its caller waits.
+async fn change<C: Control>(
+    shared: &Shared<C>,
+    caller: &Caller,
+    request: Request,
+) -> Result<Reply, CtlError> {
+    let Ok(permit) = Arc::clone(&shared.changes).try_acquire_owned() else {
+        return Err(CtlError::new(ErrorCode::Busy, "too many changes in hand; try again"));
+    };
+    let (control, caller) = (Arc::clone(&shared.control), caller.clone());
+    let task = tokio::spawn(async move {
+        let result = dispatch(&*control, &caller, request).await;
+        drop(permit);
+        result
+    });
+    let failed =
+        |_| CtlError::new(ErrorCode::Internal, "the change failed half-way; ask for the status");
+    task.await.unwrap_or_else(|e| Err(failed(e)))
 }
 
 fn parse(line: &[u8]) -> Result<Request, CtlError> {

@@ -19,12 +19,12 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Admission: Send + Sync + 'static {
     /// Whether this peer may speak to the listener at all (check 1 of the order of checks).
     ///
-    /// Asked once per request, before anything else of the request is looked at. The one who
-    /// refuses also audits.
+    /// Asked once per request, before anything else of the request is looked at but its method and path.
+    /// The one who refuses also audits.
     ///
     /// # Errors
     /// The refusal that the peer is answered with.
-    fn check_peer(&self, peer: &Peer) -> Result<(), Refusal>;
+    fn check_peer(&self, peer: &Peer, asked: Asked) -> Result<(), Refusal>;
 
     /// A push that the listener itself turned away: too large, too slow, of another type, or one too
     /// many. Told so that it is audited like every other refusal.
@@ -50,6 +50,15 @@ pub trait Admission: Send + Sync + 'static {
 
 /// Longest grant id that is looked up; anything longer is not found.
 pub(super) const MAX_ID_BYTES: usize = 256;
+
+/// What a request is about, by its method and path alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It pushes something.
+    Push(PushKind),
+    /// Anything else: a question, or nothing that exists.
+    Other,
+}
 
 /// What was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS};
 use super::peer::uri_sans;
+use super::places::HandshakePlace;
 use super::serve::stopped;
 use super::{Counters, Limits, Peer};
 
@@ -32,14 +33,27 @@ pub(super) struct Connection {
     pub(super) shutdown: watch::Receiver<bool>,
     pub(super) limits: Limits,
     pub(super) counters: Arc<Counters>,
+    /// Places of authenticated connections.
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// Handshake, then requests until the peer, a limit, a reload or the shutdown ends it.
-pub(super) async fn run(mut connection: Connection, stream: TcpStream, address: SocketAddr) {
+pub(super) async fn run(
+    mut connection: Connection,
+    stream: TcpStream,
+    address: SocketAddr,
+    place: HandshakePlace,
+) {
     let config = Arc::clone(&connection.tls.borrow_and_update());
     let Some(stream) = handshake(&connection, config, stream).await else { return };
+    drop(place);
+    let Ok(place) = Arc::clone(&connection.places).try_acquire_owned() else {
+        return connection.counters.over_capacity();
+    };
+    connection.counters.accepted();
     let peer = Peer { uris: peer_uris(&stream), address };
     serve(connection, stream, peer).await;
+    drop(place);
 }
 
 async fn handshake(

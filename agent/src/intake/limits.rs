@@ -3,8 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Connections at once. A control plane needs a handful.
+/// Authenticated connections at once. A control plane needs a handful.
 const MAX_CONNECTIONS: usize = 64;
+/// TLS handshakes at once: whoever reaches the port can begin one.
+const MAX_HANDSHAKES: usize = 64;
+/// TLS handshakes at once of one source.
+const MAX_HANDSHAKES_PER_SOURCE: usize = 8;
 /// Requests in hand at once, over all connections.
 const MAX_REQUESTS: usize = 128;
 /// Requests in hand at once on one HTTP/2 connection.
@@ -17,8 +21,13 @@ pub(super) const MAX_HEADERS: usize = 64;
 /// How long, and how many.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; one more is accepted, dropped and counted.
+    /// Authenticated connections at once; one more is dropped after its handshake, and counted.
     pub max_connections: usize,
+    /// TLS handshakes at once, apart from the connections: strangers who begin handshakes and fall silent
+    /// take no place from peers. One more is dropped and counted.
+    pub max_handshakes: usize,
+    /// TLS handshakes at once of one source: an IPv4 address, or an IPv6 /64.
+    pub max_handshakes_per_source: usize,
     /// Requests in hand at once; one more is answered `503`.
     pub max_requests: usize,
     /// From accept to the end of the TLS handshake.
@@ -39,6 +48,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: MAX_CONNECTIONS,
+            max_handshakes: MAX_HANDSHAKES,
+            max_handshakes_per_source: MAX_HANDSHAKES_PER_SOURCE,
             max_requests: MAX_REQUESTS,
             handshake: Duration::from_secs(5),
             headers: Duration::from_secs(5),
@@ -55,6 +66,8 @@ impl Default for Limits {
 pub struct Counters {
     accepted: AtomicU64,
     over_capacity: AtomicU64,
+    handshakes_over_capacity: AtomicU64,
+    source_over_capacity: AtomicU64,
     accept_failed: AtomicU64,
     handshake_failed: AtomicU64,
     handshake_timed_out: AtomicU64,
@@ -65,10 +78,14 @@ pub struct Counters {
 /// One reading of [`Counters`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CountersSnapshot {
-    /// Connections taken into service.
+    /// Authenticated connections taken into service.
     pub accepted: u64,
-    /// Connections dropped because the most were open.
+    /// Authenticated connections dropped because the most were open.
     pub over_capacity: u64,
+    /// Connections dropped because the most handshakes were in hand.
+    pub handshakes_over_capacity: u64,
+    /// Connections dropped because their source had the most handshakes in hand.
+    pub source_over_capacity: u64,
     /// Failures of `accept(2)` itself (descriptors exhausted).
     pub accept_failed: u64,
     /// Handshakes that failed: no or foreign or revoked certificate, old TLS, no TLS.
@@ -81,6 +98,24 @@ pub struct CountersSnapshot {
     pub problems: u64,
 }
 
+impl CountersSnapshot {
+    /// Every count with its name.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 9] {
+        [
+            ("accepted", self.accepted),
+            ("over_capacity", self.over_capacity),
+            ("handshakes_over_capacity", self.handshakes_over_capacity),
+            ("source_over_capacity", self.source_over_capacity),
+            ("accept_failed", self.accept_failed),
+            ("handshake_failed", self.handshake_failed),
+            ("handshake_timed_out", self.handshake_timed_out),
+            ("requests", self.requests),
+            ("problems", self.problems),
+        ]
+    }
+}
+
 impl Counters {
     /// Reads all counts.
     pub fn snapshot(&self) -> CountersSnapshot {
@@ -88,6 +123,8 @@ impl Counters {
         CountersSnapshot {
             accepted: read(&self.accepted),
             over_capacity: read(&self.over_capacity),
+            handshakes_over_capacity: read(&self.handshakes_over_capacity),
+            source_over_capacity: read(&self.source_over_capacity),
             accept_failed: read(&self.accept_failed),
             handshake_failed: read(&self.handshake_failed),
             handshake_timed_out: read(&self.handshake_timed_out),
@@ -102,6 +139,14 @@ impl Counters {
 
     pub(super) fn over_capacity(&self) {
         add(&self.over_capacity);
+    }
+
+    pub(super) fn handshakes_over_capacity(&self) {
+        add(&self.handshakes_over_capacity);
+    }
+
+    pub(super) fn source_over_capacity(&self) {
+        add(&self.source_over_capacity);
     }
 
     pub(super) fn accept_failed(&self) {

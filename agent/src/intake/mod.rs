@@ -6,7 +6,8 @@
 //!   list at every handshake: no session resumption, no early data, and a connection ends at
 //!   [`Limits::max_age`] or when the TLS material is reloaded, so no check is older than that.
 //! - Every wait on the peer has an end ([`Limits`]): handshake, headers, body, idling, shutdown.
-//! - At most [`Limits::max_connections`] connections and [`Limits::max_requests`] requests at once.
+//! - At most [`Limits::max_connections`] authenticated connections and [`Limits::max_requests`] requests
+//!   at once. Handshakes have places of their own, few for each source: strangers keep no peer out.
 //! - The peer's URI SANs are read once per connection; [`Admission::check_peer`] answers before the
 //!   body of any request is read.
 //! - Every answer is JSON; every error is a problem of RFC 9457 with a stable `reason`.
@@ -20,6 +21,7 @@ mod body;
 mod connection;
 mod limits;
 mod peer;
+mod places;
 mod problem;
 mod routes;
 mod serve;
@@ -29,7 +31,7 @@ mod tls;
 mod tests;
 
 pub use admission::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, PushKind, RevocationOutcome,
+    Acknowledgement, Admission, Answer, Asked, GrantOutcome, HostView, PushKind, RevocationOutcome,
     ShowOutcome,
 };
 pub use body::PushBody;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::admission::MAX_ID_BYTES;
 use super::body::{self, BodyError};
 use super::{
-    Admission, Counters, GrantOutcome, Peer, Problem, PushBody, PushKind, RevocationOutcome,
+    Admission, Asked, Counters, GrantOutcome, Peer, Problem, PushBody, PushKind, RevocationOutcome,
     ShowOutcome,
 };
 
@@ -56,7 +56,7 @@ async fn admit_peer(State(shared): State<Shared>, request: Request, next: Next) 
     let path = request.uri().path().to_owned();
     let response = match request.extensions().get::<Peer>() {
         None => internal(&path).into_response(),
-        Some(peer) => match shared.admission.check_peer(peer) {
+        Some(peer) => match shared.admission.check_peer(peer, asked(&request)) {
             Err(refusal) => Problem::refusal(&refusal, &path).into_response(),
             Ok(()) => next.run(request).await,
         },
@@ -65,6 +65,14 @@ async fn admit_peer(State(shared): State<Shared>, request: Request, next: Next) 
         shared.counters.problem();
     }
     response
+}
+
+fn asked(request: &Request) -> Asked {
+    match request.uri().path() {
+        GRANTS if request.method() == Method::POST => Asked::Push(PushKind::Grant),
+        REVOCATIONS if request.method() == Method::POST => Asked::Push(PushKind::Revocation),
+        _ => Asked::Other,
+    }
 }
 
 async fn push_grant(

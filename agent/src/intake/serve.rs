@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::Router;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{self, Connection};
+use super::places::{HandshakePlaces, NoPlace};
 use super::routes::{Shared, router};
 use super::{Admission, Counters, Limits};
 
@@ -45,6 +46,7 @@ pub async fn serve(listener: Listener, mut shutdown: watch::Receiver<bool>) {
             requests: Arc::clone(&requests),
             body_limit: limits.body,
         }),
+        handshakes: HandshakePlaces::new(limits),
         places: Arc::new(Semaphore::new(limits.max_connections)),
         tls,
         shutdown: shutdown.clone(),
@@ -78,6 +80,7 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 struct Server {
     router: Router,
+    handshakes: Arc<HandshakePlaces>,
     places: Arc<Semaphore>,
     tls: watch::Receiver<Arc<ServerConfig>>,
     shutdown: watch::Receiver<bool>,
@@ -87,30 +90,21 @@ struct Server {
 
 impl Server {
     fn take(&self, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.counters.over_capacity();
-            return;
+        let place = match self.handshakes.take(address.ip()) {
+            Ok(place) => place,
+            Err(NoPlace::Full) => return self.counters.handshakes_over_capacity(),
+            Err(NoPlace::SourceFull) => return self.counters.source_over_capacity(),
         };
-        self.counters.accepted();
         let connection = Connection {
             router: self.router.clone(),
             tls: self.tls.clone(),
             shutdown: self.shutdown.clone(),
             limits: self.limits,
             counters: Arc::clone(&self.counters),
+            places: Arc::clone(&self.places),
         };
-        connections.spawn(run(connection, stream, address, place));
+        connections.spawn(connection::run(connection, stream, address, place));
     }
-}
-
-async fn run(
-    connection: Connection,
-    stream: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    connection::run(connection, stream, address).await;
-    drop(place);
 }
 
 /// Waits for connections, then for decisions whose peer has hung up.

@@ -8,12 +8,12 @@ use grantd_audit::event::{ApiCall, ApiKind, Event, Lifecycle, LifecycleKind, Pee
 use grantd_common::Ring;
 use grantd_common::event::counter;
 use grantd_grant::{
-    ControlPlaneKeys, GrantId, HostPolicy, Reason, Refusal, Selector, Subject, TxnId, WorkloadName,
-    ids::ClientId,
+    GrantId, Reason, Refusal, Selector, Subject, TxnId, WorkloadName, ids::ClientId,
 };
 use rustls::ServerConfig;
 use tokio::sync::{Mutex, watch};
 
+use crate::admission::{Repeats, Terms};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ctl::{
@@ -21,6 +21,7 @@ use crate::ctl::{
     GrantView, KeysStatus, Reloaded, Request, RevokeSelector, Revoked, Status,
 };
 use crate::enforcer::EnforcerHandle;
+use crate::intake::Counters;
 use crate::keys::{ControlPlaneKeyFile, OktaKeyStore};
 
 /// What the control socket, the signals and the push listener share.
@@ -34,15 +35,19 @@ pub(super) struct Shared {
     /// The config and the pinned keys in force; held for the whole of a reload, so that there is one at
     /// a time.
     pub(super) config: Mutex<(Config, ControlPlaneKeyFile)>,
-    pub(super) policy: watch::Sender<Arc<HostPolicy>>,
-    pub(super) keys: watch::Sender<Arc<ControlPlaneKeys>>,
+    pub(super) terms: watch::Sender<Terms>,
     pub(super) tls: watch::Sender<Arc<ServerConfig>>,
+    /// Counts of the push listener.
+    pub(super) listener: Arc<Counters>,
+    /// What peers that may ask nothing were refused.
+    pub(super) refused_peers: Arc<Repeats>,
+    /// What callers of the control socket were refused.
+    pub(super) refused_callers: Repeats,
 }
 
 /// The receiving ends for the push listener.
 pub(super) struct Sources {
-    pub(super) policy: watch::Receiver<Arc<HostPolicy>>,
-    pub(super) keys: watch::Receiver<Arc<ControlPlaneKeys>>,
+    pub(super) terms: watch::Receiver<Terms>,
     pub(super) tls: watch::Receiver<Arc<ServerConfig>>,
     pub(super) audit_required: bool,
 }
@@ -63,12 +68,12 @@ impl Shared {
         clock: Arc<dyn Clock>,
         boot_id: String,
     ) -> (Arc<Self>, Sources) {
-        let (policy, policy_reader) = watch::channel(Arc::clone(&config.policy));
-        let (keys, keys_reader) = watch::channel(key_file.keys());
+        let terms =
+            Terms { policy: Arc::clone(&config.policy), keys: key_file.keys(), changing: false };
+        let (terms, terms_reader) = watch::channel(terms);
         let (tls, tls_reader) = watch::channel(tls);
         let audit_required = config.audit.required;
-        let sources =
-            Sources { policy: policy_reader, keys: keys_reader, tls: tls_reader, audit_required };
+        let sources = Sources { terms: terms_reader, tls: tls_reader, audit_required };
         let config = Mutex::new((config, key_file));
         let shared = Self {
             enforcer,
@@ -78,32 +83,25 @@ impl Shared {
             boot_id,
             config_file,
             config,
-            policy,
-            keys,
+            terms,
             tls,
+            listener: Arc::default(),
+            refused_peers: Arc::default(),
+            refused_callers: Repeats::default(),
         };
         (Arc::new(shared), sources)
     }
 
-    fn audit_call(
-        &self,
-        caller: &Caller,
-        kind: ApiKind,
-        operation: &str,
-        refused: Option<&CtlError>,
-    ) {
-        let event = ApiCall {
-            peer: local_peer(caller),
-            kind,
-            operation: format!("ctl.{operation}"),
-            request_id: String::new(),
-            status: u16::from(refused.is_some()),
-            reason: refused.map_or("", |e| code(e.code)).into(),
-            detail: refused.map(|e| e.message.clone()).unwrap_or_default(),
-            about: String::new(),
-            duration_us: None,
-        };
-        self.recorder.record(Event::ApiCall(event), self.clock.now().unix_ms());
+    fn audit(&self, event: Event) {
+        self.recorder.record(event, self.clock.now().unix_ms());
+    }
+
+    /// Records refusals that were only counted so far: those whose time has come, or all of them.
+    pub(super) fn tell_refused(&self, all: bool) {
+        let now = self.clock.now();
+        let (peers, callers) =
+            (self.refused_peers.due(now, all), self.refused_callers.due(now, all));
+        peers.into_iter().chain(callers).for_each(|event| self.audit(event));
     }
 
     async fn set_frozen(&self, caller: &Caller, frozen: bool) -> Result<(), CtlError> {
@@ -112,8 +110,11 @@ impl Shared {
         let mut event = Lifecycle::new(kind);
         event.success = result.is_ok();
         event.peer = Some(local_peer(caller));
-        event.detail = result.as_ref().err().map(|e| e.message.clone()).unwrap_or_default();
-        self.recorder.record(Event::Lifecycle(event), self.clock.now().unix_ms());
+        if let Err(error) = &result {
+            event.reason = code(error.code).into();
+            event.detail.clone_from(&error.message);
+        }
+        self.audit(Event::Lifecycle(event));
         result
     }
 }
@@ -126,8 +127,9 @@ impl Control for Shared {
         let okta = self.okta.status();
         let now = self.clock.now().unix();
         let usable = self
-            .keys
+            .terms
             .borrow()
+            .keys
             .iter()
             .filter(|(_, k)| k.not_before() <= now && now < k.expires())
             .count();
@@ -168,6 +170,7 @@ impl Control for Shared {
                 okta_stale: !okta.usable,
                 control_plane_keys: usable as u64,
             },
+            listener: listener(&self.listener, &self.refused_peers),
             clock_synchronised: self.clock.synchronised(),
         })
     }
@@ -188,9 +191,17 @@ impl Control for Shared {
     }
 
     async fn revoke(&self, caller: Caller, selector: RevokeSelector) -> Result<Revoked, CtlError> {
-        let selector = typed(selector)?;
-        let revoked = self.enforcer.revoke_locally(selector, local_peer(&caller)).await;
-        let revoked = revoked.map_err(|r| to_ctl(&r))?;
+        let asked = async {
+            let selector = typed(selector)?;
+            self.enforcer
+                .revoke_locally(selector, local_peer(&caller))
+                .await
+                .map_err(|r| to_ctl(&r))
+        };
+        // One that succeeds is recorded by the enforcer, with what it ended.
+        let revoked = asked.await.inspect_err(|error| {
+            self.audit(call(&caller, ApiKind::Delete, "revoke", Some(error)));
+        })?;
         let ended = revoked.ended.len() as u64;
         Ok(Revoked { ids: revoked.ended.into_iter().take(Revoked::MAX_IDS).collect(), ended })
     }
@@ -204,24 +215,55 @@ impl Control for Shared {
     }
 
     async fn enrol(&self, caller: Caller, workload: String) -> Result<Enrolled, CtlError> {
-        let name = WorkloadName::new(workload)
-            .map_err(|e| CtlError::new(ErrorCode::BadRequest, e.to_string()))?;
-        let result = self.enforcer.enrol(name).await.map_err(|r| to_ctl(&r));
-        self.audit_call(&caller, ApiKind::Update, "enrol", result.as_ref().err());
+        let asked = async {
+            let name = WorkloadName::new(workload)
+                .map_err(|e| CtlError::new(ErrorCode::BadRequest, e.to_string()))?;
+            self.enforcer.enrol(name).await.map_err(|r| to_ctl(&r))
+        };
+        let result = asked.await;
+        self.audit(call(&caller, ApiKind::Update, "enrol", result.as_ref().err()));
         result
     }
 
     async fn reload(&self, caller: Caller) -> Result<Reloaded, CtlError> {
         let result = self.reload().await;
-        self.audit_call(&caller, ApiKind::Update, "reload", result.as_ref().err());
+        self.audit(call(&caller, ApiKind::Update, "reload", result.as_ref().err()));
         result
     }
 
-    fn refused(&self, caller: &Caller, request: &Request, why: &str) {
+    fn refused(&self, caller: &Caller, request: Option<&Request>, why: &str) {
         let error = CtlError::new(ErrorCode::NotPermitted, why);
-        let kind = if request.changes() { ApiKind::Update } else { ApiKind::Read };
-        self.audit_call(caller, kind, operation(request), Some(&error));
+        let changes = request.is_some_and(Request::changes);
+        let kind = if changes { ApiKind::Update } else { ApiKind::Read };
+        let operation = request.map_or("connect", operation);
+        let cgroup = caller.cgroup.as_deref().unwrap_or("unknown");
+        let who = format!("{} {operation} {cgroup}", caller.uid);
+        let event = call(caller, kind, operation, Some(&error));
+        if let Some(event) = self.refused_callers.take(&who, event, self.clock.now()) {
+            self.audit(event);
+        }
     }
+}
+
+/// The record of a call at the control socket.
+fn call(caller: &Caller, kind: ApiKind, operation: &str, refused: Option<&CtlError>) -> Event {
+    Event::ApiCall(ApiCall {
+        peer: local_peer(caller),
+        kind,
+        operation: format!("ctl.{operation}"),
+        request_id: String::new(),
+        status: u16::from(refused.is_some()),
+        reason: refused.map_or("", |e| code(e.code)).into(),
+        detail: refused.map(|e| e.message.clone()).unwrap_or_default(),
+        about: String::new(),
+        duration_us: None,
+    })
+}
+
+fn listener(counters: &Counters, refused_peers: &Repeats) -> Vec<Counter> {
+    let withheld = ("refusals_only_counted", refused_peers.withheld());
+    let counts = counters.snapshot().named().into_iter().chain([withheld]);
+    counts.map(|(name, count)| Counter { name: name.to_owned(), count }).collect()
 }
 
 const fn operation(request: &Request) -> &'static str {
@@ -264,7 +306,7 @@ pub(super) fn to_ctl(refusal: &Refusal) -> CtlError {
     CtlError::new(code, refusal.to_string())
 }
 
-const fn code(code: ErrorCode) -> &'static str {
+pub(super) const fn code(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::BadRequest => "bad_request",
         ErrorCode::Version => "version",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use grantd_audit::event::{Event, Lifecycle, LifecycleKind};
 
-use super::control::{Shared, to_ctl};
+use super::control::{Shared, code, to_ctl};
 use super::start;
+use crate::admission::Changing;
 use crate::config::Config;
 use crate::ctl::{CtlError, ErrorCode, Reloaded};
 use crate::intake::TlsMaterial;
@@ -22,7 +23,7 @@ impl Shared {
         match &result {
             Ok(reloaded) => event.config_sha256.clone_from(&reloaded.config_sha256),
             Err(error) => {
-                event.reason = "invalid_config".into();
+                event.reason = code(error.code).into();
                 event.detail.clone_from(&error.message);
             }
         }
@@ -46,23 +47,17 @@ impl Shared {
             return Err(CtlError::new(ErrorCode::InvalidConfig, what));
         }
         let settings = start::settings(&next, &self.boot_id).map_err(|e| faulty(&e))?;
-        // What new grants are decided with changes first, so that none slips in by the old.
-        self.policy.send_replace(Arc::clone(&next.policy));
-        self.keys.send_replace(keys.keys());
-        self.tls.send_replace(tls);
-        let uncovered = self.enforcer.set_settings(settings).await.map_err(|r| to_ctl(&r))?;
         // Also a key that was replaced under its old name.
         let replaced = current_keys.removed_in(&keys);
-        let unsigned = self
-            .enforcer
-            .retain_control_plane_keys(keys.keys(), replaced)
-            .await
-            .map_err(|r| to_ctl(&r))?;
-        let reloaded = Reloaded {
-            config_sha256: next.hash.to_string(),
-            ended: uncovered + unsigned,
-            needs_restart: Vec::new(),
-        };
+        // Nothing above changed anything, and below only the enforcer can refuse: `Terms` says why no
+        // grant slips in between.
+        let changing = Changing::begin(&self.terms);
+        let reconfigured = self.enforcer.reconfigure(settings, keys.keys(), replaced).await;
+        let ended = reconfigured.map_err(|r| to_ctl(&r))?;
+        changing.replace(Arc::clone(&next.policy), keys.keys());
+        self.tls.send_replace(tls);
+        let reloaded =
+            Reloaded { config_sha256: next.hash.to_string(), ended, needs_restart: Vec::new() };
         (*current, *current_keys) = (next, keys);
         Ok(reloaded)
     }

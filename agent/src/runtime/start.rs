@@ -5,29 +5,33 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use grantd_audit::event::{Coverage, Event, Lifecycle, LifecycleKind};
 use grantd_audit::{Producer, Recorder, Spool, SpoolConfig, Writer};
 use grantd_common::Ring;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use super::control::{Shared, Sources};
 use super::error::Error;
-use super::live::{Ended, Live};
+use super::live::{Live, keep_watchdog_quiet};
+use super::parts::{CONTROL, DENIALS, ENFORCER, Ended, FLOWS, LISTENER, Parts};
 use crate::admission::PushAdmission;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Unsynchronised};
 use crate::ctl;
 use crate::enforcer::{self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start};
 use crate::events::{Pump, Written};
-use crate::intake::{self, Counters, Limits, Listener, TlsMaterial};
+use crate::intake::{self, Limits, Listener, TlsMaterial};
 use crate::kernel::{self, Setup};
 use crate::keys::{ControlPlaneKeyFile, OktaKeyStore, OktaKeyTask};
 
 /// Group that may read state through the control socket.
 const OPERATORS: &str = "grantd";
+
+/// How often it is looked for refusals that were only counted.
+const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
 
 /// Brings everything up; when this returns, enforcement is in effect and pushes are taken.
 pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
@@ -82,28 +86,34 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         Arc::clone(&clock),
         boot_id,
     );
-    let mut parts = JoinSet::new();
+    let mut parts = Parts::default();
     spawn_enforcer(&mut parts, enforcer, commands)?;
     for (ring, pump) in Ring::ALL.into_iter().zip(pumps) {
         spawn_pump(&mut parts, ring, pump?, events_stop.clone());
     }
     spawn_keys(&mut parts, okta_task, withdrawn, handle.clone());
-    parts.spawn(serve_control(control, Arc::clone(&shared), slice));
+    parts.spawn("the watchdog", keep_watchdog_quiet(handle.clone()));
+    parts.spawn("the count of refusals", tell_refused(Arc::clone(&shared)));
+    let (controlled, control_stops) = (Arc::clone(&shared), intake_stops.clone());
+    parts.spawn(CONTROL, async move {
+        ctl::serve(control, controlled, slice, control_stops).await;
+        Ok(())
+    });
     let listener = listener(socket, &shared, sources, handle);
-    parts.spawn(async move {
+    parts.spawn(LISTENER, async move {
         intake::serve(listener, intake_stops).await;
-        ("the push listener", Ok(()))
+        Ok(())
     });
     Ok(Live { shared, parts, stop_intake, stop_events, writer, clock, adopted, restored, listen })
 }
 
-async fn serve_control(
-    listener: tokio::net::UnixListener,
-    shared: Arc<Shared>,
-    slice: String,
-) -> Ended {
-    ctl::serve(listener, shared, slice).await;
-    ("the control socket", Ok(()))
+/// Refusals that come without end are recorded now and then, with their count.
+async fn tell_refused(shared: Arc<Shared>) -> Ended {
+    let mut every = tokio::time::interval(REFUSALS_PERIOD);
+    loop {
+        every.tick().await;
+        shared.tell_refused(false);
+    }
 }
 
 fn listener(
@@ -116,27 +126,26 @@ fn listener(
         socket,
         tls: sources.tls,
         admission: Arc::new(PushAdmission {
-            policy: sources.policy,
-            keys: sources.keys,
+            terms: sources.terms,
             okta: shared.okta.clone(),
             enforcer,
             recorder: shared.recorder.clone(),
+            refused_peers: Arc::clone(&shared.refused_peers),
             clock: Arc::clone(&shared.clock),
             boot_id: shared.boot_id.clone(),
             audit_required: sources.audit_required,
         }),
         limits: Limits::default(),
-        counters: Arc::new(Counters::default()),
+        counters: Arc::clone(&shared.listener),
     }
 }
 
 /// The enforcer waits for disk and kernel, so it has a thread of its own.
 fn spawn_enforcer(
-    parts: &mut JoinSet<Ended>,
+    parts: &mut Parts,
     enforcer: Enforcer,
     commands: CommandReceiver,
 ) -> Result<(), Error> {
-    const PART: &str = "the enforcer";
     let (done, ended) = tokio::sync::oneshot::channel();
     let failed = |source| Error::System { operation: "start the enforcer's thread", source };
     let runtime =
@@ -148,9 +157,7 @@ fn spawn_enforcer(
             let _ = done.send(result.map_err(|e| e.to_string()));
         })
         .map_err(failed)?;
-    parts.spawn(
-        async move { (PART, ended.await.unwrap_or_else(|_| Err("it panicked".to_owned()))) },
-    );
+    parts.spawn(ENFORCER, async { ended.await.unwrap_or_else(|_| Err("it panicked".to_owned())) });
     Ok(())
 }
 
@@ -167,32 +174,32 @@ fn pump(
         .map_err(|source| Error::System { operation: "wait for kernel events", source })
 }
 
-fn spawn_pump(parts: &mut JoinSet<Ended>, ring: Ring, pump: Pump, stop: watch::Receiver<bool>) {
+fn spawn_pump(parts: &mut Parts, ring: Ring, pump: Pump, stop: watch::Receiver<bool>) {
     let part = match ring {
-        Ring::Denials => "the denials ring",
-        Ring::Flows => "the flows ring",
+        Ring::Denials => DENIALS,
+        Ring::Flows => FLOWS,
     };
-    parts.spawn(async move { (part, pump.run(stop).await.map_err(|e| e.to_string())) });
+    parts.spawn(part, async move { pump.run(stop).await.map_err(|e| e.to_string()) });
 }
 
 fn spawn_keys(
-    parts: &mut JoinSet<Ended>,
+    parts: &mut Parts,
     task: OktaKeyTask,
     mut withdrawn: mpsc::Receiver<grantd_grant::KeyId>,
     enforcer: EnforcerHandle,
 ) {
-    parts.spawn(async move {
+    parts.spawn("the key fetcher", async move {
         task.run().await;
-        ("the key fetcher", Ok(()))
+        Ok(())
     });
-    parts.spawn(async move {
+    parts.spawn("the key watch", async move {
         while let Some(kid) = withdrawn.recv().await {
             tracing::warn!(%kid, "Okta withdrew a key; the grants behind it end");
             if enforcer.okta_key_withdrawn(kid).await.is_err() {
                 break;
             }
         }
-        ("the key watch", Ok(()))
+        Ok(())
     });
 }
 

@@ -51,9 +51,10 @@ pub(super) enum Command {
     /// One grant
     #[command(subcommand)]
     Grant(GrantCommand),
-    /// Ends grants now, live connections included
+    /// Ends grants now: packets of live connections stop at once too
     #[command(
-        after_help = "Examples:\n  grantctl revoke 01JD8Z3V\n  grantctl revoke --workload coding-agent\n  grantctl revoke --all"
+        after_help = "Live connections fall silent: their packets stop at once; the sockets are not reset yet.\n\n\
+        Examples:\n  grantctl revoke 01JD8Z3V\n  grantctl revoke --workload coding-agent\n  grantctl revoke --all"
     )]
     Revoke(RevokeArgs),
     /// Takes no new grants until thawed; grants in force run on to their deadlines

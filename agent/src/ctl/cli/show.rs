@@ -26,6 +26,7 @@ pub(super) fn status(ui: &mut Ui<'_>, status: &Status) -> Shown {
     workloads(ui, status)?;
     hooks(ui, status)?;
     counters(ui, "Verdicts", &status.verdicts)?;
+    counters(ui, "Push listener", &status.listener)?;
     counters(ui, "Losses", &status.losses)
 }
 

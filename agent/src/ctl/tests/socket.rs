@@ -85,8 +85,8 @@ async fn a_caller_inside_the_slice_is_refused_even_to_read() {
     let daemon = Daemon::start_with("/");
     let socket = daemon.socket();
     let (status, frozen) = blocking(move || {
-        let mut client = Client::connect(&socket).unwrap();
-        (client.status(), client.freeze())
+        let asked = || Client::connect(&socket).unwrap();
+        (asked().status(), asked().freeze())
     })
     .await;
     assert_eq!(refused(status), ErrorCode::NotPermitted);
@@ -94,6 +94,66 @@ async fn a_caller_inside_the_slice_is_refused_even_to_read() {
     let state = daemon.fake.state();
     assert_eq!(state.changes.len(), 0, "a confined caller changed something");
     assert_eq!(state.refusals.len(), 2, "a confined caller at the socket left no trace");
+}
+
+#[tokio::test]
+async fn confined_callers_take_no_seat_of_roots_kill_switch() {
+    let daemon = Daemon::start_with("/");
+    let socket = daemon.socket();
+    blocking(move || {
+        let held: Vec<_> = (0..20).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        let mut one_more = Client::connect(&socket).unwrap();
+        assert_eq!(refused(one_more.status()), ErrorCode::NotPermitted, "the seats were taken");
+        drop(held);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_is_finished_although_its_caller_hung_up() {
+    let daemon = Daemon::start();
+    daemon.fake.state().delay = Duration::from_millis(300);
+    let socket = daemon.socket();
+    blocking(move || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(b"{\"v\":1,\"request\":{\"op\":\"reload\"}}\n").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    })
+    .await;
+    daemon.stop.send_replace(true);
+    let Daemon { fake, .. } = &daemon;
+    let mut ended = false;
+    for _ in 0..500 {
+        ended = daemon.task.is_finished();
+        if ended {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(ended, "the socket does not end");
+    let expected = usize::from(geteuid().is_root());
+    assert_eq!(fake.state().changes.len(), expected, "the reload was left half-done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_takes_too_long_is_done_all_the_same() {
+    let daemon = Daemon::start();
+    daemon.fake.state().delay = Duration::from_secs(90);
+    let mut stream = tokio::net::UnixStream::connect(daemon.socket()).await.unwrap();
+    let request = b"{\"v\":1,\"request\":{\"op\":\"reload\"}}\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(stream);
+    tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut line).await.unwrap();
+    let (answered, done): (_, &[&str]) = if geteuid().is_root() {
+        (ErrorCode::Internal, &["reload by 0"])
+    } else {
+        (ErrorCode::NotPermitted, &[])
+    };
+    assert_eq!(error_code(&line), answered);
+    assert_eq!(daemon.fake.state().changes.len(), 0, "it was answered before its time");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(daemon.fake.state().changes, done, "a timeout left a reload half-done");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(super) struct State {
     pub(super) changes: Vec<String>,
     /// Every refusal that was reported.
     pub(super) refusals: Vec<String>,
-    /// How long a request for the status takes.
+    /// How long a request for the status, and a reload, takes.
     pub(super) delay: Duration,
 }
 
@@ -108,11 +108,13 @@ impl Control for Fake {
     }
 
     async fn reload(&self, caller: Caller) -> Result<Reloaded, CtlError> {
+        let delay = self.state().delay;
+        tokio::time::sleep(delay).await;
         self.change(&caller, "reload".to_owned());
         Ok(Reloaded { config_sha256: "ab".to_owned(), ended: 2, needs_restart: Vec::new() })
     }
 
-    fn refused(&self, caller: &Caller, request: &Request, why: &str) {
+    fn refused(&self, caller: &Caller, request: Option<&Request>, why: &str) {
         self.state().refusals.push(format!("{} {request:?}: {why}", caller.uid));
     }
 }
@@ -120,8 +122,9 @@ impl Control for Fake {
 /// A server that lives as long as this does.
 pub(super) struct Daemon {
     pub(super) fake: Arc<Fake>,
+    pub(super) stop: tokio::sync::watch::Sender<bool>,
+    pub(super) task: tokio::task::JoinHandle<()>,
     dir: TempDir,
-    task: tokio::task::JoinHandle<()>,
 }
 
 impl Daemon {
@@ -133,8 +136,9 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let listener = bind(&config(&dir.path().join("ctl.sock"))).unwrap();
         let fake = Arc::new(Fake::default());
-        let task = tokio::spawn(serve(listener, Arc::clone(&fake), slice.to_owned()));
-        Self { fake, dir, task }
+        let (stop, stops) = tokio::sync::watch::channel(false);
+        let task = tokio::spawn(serve(listener, Arc::clone(&fake), slice.to_owned(), stops));
+        Self { fake, stop, task, dir }
     }
 
     pub(super) fn socket(&self) -> PathBuf {

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::ALLOWED;
 use crate::intake::{
-    Acknowledgement, Admission, Answer, GrantOutcome, HostView, Peer, Problem, PushBody, PushKind,
-    RevocationOutcome, ShowOutcome,
+    Acknowledgement, Admission, Answer, Asked, GrantOutcome, HostView, Peer, Problem, PushBody,
+    PushKind, RevocationOutcome, ShowOutcome,
 };
 
 #[derive(Debug)]
@@ -65,10 +65,11 @@ impl FakeAdmission {
 }
 
 impl Admission for FakeAdmission {
-    fn check_peer(&self, peer: &Peer) -> Result<(), Refusal> {
+    fn check_peer(&self, peer: &Peer, asked: Asked) -> Result<(), Refusal> {
         if peer.uris == PeerUris::new([ALLOWED.to_owned()]) {
             return Ok(());
         }
+        self.note(format!("refused {asked:?}"));
         Err(Refusal::new(Reason::PeerNotAllowed, "not on the list"))
     }
 

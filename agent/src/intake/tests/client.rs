@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -36,7 +36,21 @@ impl Connection {
         address: SocketAddr,
         config: ClientConfig,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?, config).await
+    }
+
+    /// As [`Self::open`], from another address of this host.
+    pub(in crate::intake) async fn open_from(
+        source: [u8; 4],
+        address: SocketAddr,
+        config: ClientConfig,
+    ) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Self::over(socket.connect(address).await?, config).await
+    }
+
+    async fn over(stream: TcpStream, config: ClientConfig) -> io::Result<Self> {
         let name = ServerName::try_from("localhost").expect("name");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         Ok(Self { stream })

@@ -107,8 +107,9 @@ async fn one_connection_more_than_allowed_is_dropped_and_counted() {
     let server = Server::with(limits, |_| None).await;
     let mut first = server.connect().await;
     let second = server.connect().await;
-    let mut third = TcpStream::connect(server.address).await.expect("accepted by the kernel");
-    assert!(third.read_u8().await.is_err(), "it is served all the same");
+    let mut third = server.connect().await;
+    let _ = third.send(&get("/v1/host")).await;
+    assert!(third.answer().await.is_err(), "it is served all the same");
     assert_eq!(server.counters.snapshot().over_capacity, 1);
     assert_eq!(first.ask(&get("/v1/host")).await.status, 200, "those inside are not disturbed");
     drop(second);
@@ -116,11 +117,62 @@ async fn one_connection_more_than_allowed_is_dropped_and_counted() {
         assert!(attempt < 250, "the place stays taken");
         let identity = server.pki.client(&[ALLOWED], 100);
         let config = server.pki.client_config(Some(identity));
-        if Connection::open(server.address, config).await.is_ok() {
+        let mut next = Connection::open(server.address, config).await.expect("connected");
+        let _ = next.send(&get("/v1/host")).await;
+        if next.answer().await.is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn silent_strangers_of_one_address_keep_no_peer_of_another_out() {
+    let limits = Limits { handshake: Duration::from_secs(60), ..Limits::default() };
+    let server = Server::with(limits, |_| None).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * limits.max_handshakes {
+        silent.push(TcpStream::connect(server.address).await.expect("accepted by the kernel"));
+    }
+    let dropped = (2 * limits.max_handshakes - limits.max_handshakes_per_source) as u64;
+    for attempt in 0.. {
+        assert!(attempt < 500, "{:?}", server.counters.snapshot());
+        if server.counters.snapshot().source_over_capacity == dropped {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The revocation that the strangers mean to starve.
+    let identity = server.pki.client(&[ALLOWED], 100);
+    let config = server.pki.client_config(Some(identity));
+    let mut peer = Connection::open_from([127, 0, 0, 2], server.address, config).await.expect("in");
+    assert_eq!(peer.ask(&post("/v1/revocations", "x")).await.status, 200);
+    let counted = server.counters.snapshot();
+    assert_eq!((counted.accepted, counted.over_capacity), (1, 0));
+    drop(silent);
+}
+
+#[tokio::test]
+async fn more_handshakes_than_there_are_places_are_dropped_and_counted() {
+    let limits = Limits {
+        handshake: Duration::from_secs(60),
+        max_handshakes: 2,
+        max_handshakes_per_source: 2,
+        ..Limits::default()
+    };
+    let server = Server::with(limits, |_| None).await;
+    let mut inside = server.connect().await;
+    let silent = [
+        TcpStream::connect(server.address).await.expect("accepted by the kernel"),
+        TcpStream::connect(server.address).await.expect("accepted by the kernel"),
+    ];
+    let identity = server.pki.client(&[ALLOWED], 100);
+    let config = server.pki.client_config(Some(identity));
+    let late = Connection::open_from([127, 0, 0, 2], server.address, config).await;
+    assert!(late.is_err(), "there is no bound");
+    assert_eq!(server.counters.snapshot().handshakes_over_capacity, 1);
+    assert_eq!(inside.ask(&get("/v1/host")).await.status, 200, "those inside are disturbed");
+    drop(silent);
 }
 
 #[tokio::test]

@@ -99,7 +99,9 @@ async fn a_peer_that_is_not_listed_learns_and_does_nothing() {
         let body = post("/v1/grants", "g");
         // The body of the last one never comes: the answer must not wait for it.
         let endless = post("/v1/grants", "").replace("length: 0", "length: 60000");
-        for request in [get("/v1/host"), get("/v1/grants/g-1"), get("/nowhere"), body, endless] {
+        let revocation = post("/v1/revocations", "r");
+        let questions = [get("/v1/host"), get("/v1/grants/g-1"), get("/nowhere")];
+        for request in questions.into_iter().chain([revocation, body, endless]) {
             let answer = connection.ask(&request).await;
             assert_eq!(answer.status, 403, "{uris:?} {request}");
             let problem = answer.problem();
@@ -108,8 +110,10 @@ async fn a_peer_that_is_not_listed_learns_and_does_nothing() {
                 (Some("peer_not_allowed"), Some(1))
             );
         }
+        let (other, grant) = ("refused Other", "refused Push(Grant)");
+        let expected = [other, other, other, "refused Push(Revocation)", grant, grant];
+        assert_eq!(server.admission.asked(), expected, "refused as what it is, and no more");
     }
-    assert_eq!(server.admission.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]
