@@ -109,7 +109,7 @@ mod tests {
         let (sender, reader) = channel();
         sender.send_modify(|terms| terms.changing = true);
         drop(sender);
-        let refused = settled(&reader, || 0).await.err().expect("nobody will ever settle it");
+        let refused = settled(&reader, || 0).await.expect_err("nobody will ever settle it");
         assert_eq!(refused.reason, Reason::Stopping);
     }
 }
