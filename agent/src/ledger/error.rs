@@ -9,8 +9,7 @@ use grantd_grant::ReplayAnswer;
 
 use super::StoreError;
 
-/// Why the ledger could not be opened or changed. After a failed change nothing of it is in memory, and
-/// every later change fails as well: no grant is accepted until the daemon is restarted.
+/// Why the ledger could not be opened or changed. The store is opened anew at the next change.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The file or directory is not a plain one of this user.
@@ -72,7 +71,4 @@ pub enum AcceptError {
     /// The host is frozen.
     #[error("new grants are frozen on this host")]
     Frozen,
-    /// It could not be written.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
 }

@@ -23,6 +23,8 @@ pub(super) struct Index {
     known: HashMap<GrantId, Known>,
     by_expiry: BTreeSet<(UnixTime, GrantId)>,
     deadlines: BTreeSet<(u64, GrantId)>,
+    /// Live grants by workload.
+    counts: HashMap<WorkloadName, usize>,
 }
 
 /// What replay protection needs of every grant that is remembered.
@@ -44,6 +46,7 @@ impl Index {
             known: HashMap::new(),
             by_expiry: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            counts: HashMap::new(),
         }
     }
 
@@ -69,10 +72,9 @@ impl Index {
         };
         self.by_expiry.insert((known.expires, id.clone()));
         self.known.insert(id.clone(), known);
-        if let Some(before) = self.live.remove(&id) {
-            self.deadlines.remove(&(before.placement.deadline_boot_ns, id.clone()));
-        }
+        self.take_live(&id);
         if grant.state.is_live() {
+            *self.counts.entry(grant.grant.workload().clone()).or_insert(0) += 1;
             self.deadlines.insert((grant.placement.deadline_boot_ns, id.clone()));
             self.live.insert(id, grant);
         }
@@ -83,9 +85,19 @@ impl Index {
         if let Some(known) = self.known.remove(id) {
             self.by_expiry.remove(&(known.expires, id.clone()));
         }
-        if let Some(grant) = self.live.remove(id) {
-            self.deadlines.remove(&(grant.placement.deadline_boot_ns, id.clone()));
+        self.take_live(id);
+    }
+
+    fn take_live(&mut self, id: &GrantId) {
+        let Some(before) = self.live.remove(id) else { return };
+        self.deadlines.remove(&(before.placement.deadline_boot_ns, id.clone()));
+        if let Some(count) = self.counts.get_mut(before.grant.workload()) {
+            *count = count.saturating_sub(1);
         }
+    }
+
+    pub(super) fn count_of(&self, workload: &WorkloadName) -> usize {
+        self.counts.get(workload).copied().unwrap_or(0)
     }
 
     /// Check 10.

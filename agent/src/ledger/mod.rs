@@ -1,7 +1,9 @@
 //! The ledger: which grants were accepted, which ended, what was revoked. Durable and synchronous.
 //!
-//! Owned by one task, which hands in the time. Every change is one transaction that is on disk when
-//! the method returns; memory follows only after it. What is on disk is the truth after a crash:
+//! Owned by one task, which hands in the time. A change is one transaction that is on disk when the
+//! method returns. What opens something (accepting, thawing) is in memory only after that; what closes
+//! something (ending, revoking, freezing) is in memory whatever the disk says, and a disk that failed is
+//! tried again. What is on disk is the truth after a crash:
 //!
 //! - a grant that was accepted and not marked in force is [`State::Accepted`] after a restart: to be
 //!   programmed or ended by whoever reconciles the ledger with the kernel;
@@ -12,13 +14,13 @@
 mod error;
 mod index;
 mod open;
+mod pending;
 mod record;
 mod replay;
 mod revoke;
 mod store;
 
 use grantd_grant::{GrantId, ReplayAnswer, UnixTime, VerifiedGrant, WorkloadName};
-use redb::Durability;
 
 pub use error::{AcceptError, LedgerError};
 pub use open::Opened;
@@ -29,13 +31,17 @@ pub use store::StoreError;
 
 use crate::clock::Now;
 use index::Index;
+use open::Place;
+use pending::Pending;
 use store::{Change, Meta, Store};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Ledger {
+    place: Place,
     store: Store,
     index: Index,
+    pending: Pending,
 }
 
 impl Ledger {
@@ -47,37 +53,51 @@ impl Ledger {
         self.index.replay(query)
     }
 
-    /// Records a grant as accepted. Asks check 10 again, since time has passed since it was asked.
+    /// Whether a grant may be accepted now. Asks check 10 again, since time has passed since it was
+    /// asked.
     ///
     /// # Errors
-    /// [`AcceptError`]; then nothing may be programmed.
-    pub fn accept(
-        &mut self,
-        grant: VerifiedGrant,
-        placement: Placement,
-    ) -> Result<&LedgerGrant, AcceptError> {
+    /// [`AcceptError::Frozen`] or [`AcceptError::Replay`].
+    pub fn check_accept(&self, grant: &VerifiedGrant) -> Result<(), AcceptError> {
         if self.index.meta.frozen {
             return Err(AcceptError::Frozen);
         }
-        let answer = self.replay(&ReplayQuery::new(&grant, *grant.jws_sha256()));
-        if answer != ReplayAnswer::New {
-            return Err(AcceptError::Replay(answer));
-        }
-        let id = grant.id().clone();
-        let accepted = LedgerGrant { grant, placement, state: State::Accepted };
-        self.commit("accept a grant", &[Change::PutGrant(&accepted)], Durability::Immediate)?;
-        self.index.put(accepted.clone());
-        Ok(self.index.live.entry(id).or_insert(accepted))
+        let answer = self.replay(&ReplayQuery::new(grant, *grant.jws_sha256()));
+        if answer == ReplayAnswer::New { Ok(()) } else { Err(AcceptError::Replay(answer)) }
     }
 
-    /// Records that a live grant was read back from the kernel and, in the same transaction, that the
-    /// one it replaces has ended. Does nothing for grants that are not live.
+    /// Records grants that [`Self::check_accept`] took as accepted, in one transaction.
     ///
-    /// Without a replaced grant this is not waited for: after a crash the grant is
+    /// # Errors
+    /// [`LedgerError::Write`]; then none is accepted, and none may be programmed.
+    pub fn accept_many(
+        &mut self,
+        grants: impl IntoIterator<Item = (VerifiedGrant, Placement)>,
+    ) -> Result<(), LedgerError> {
+        let accepted = grants.into_iter().map(|(grant, placement)| LedgerGrant {
+            grant,
+            placement,
+            state: State::Accepted,
+        });
+        let accepted: Vec<LedgerGrant> = accepted.collect();
+        let changes: Vec<_> = accepted.iter().map(Change::PutGrant).collect();
+        let written = self.commit("accept grants", &changes);
+        match &written {
+            Ok(()) => accepted.into_iter().for_each(|grant| self.index.put(grant)),
+            // A failed transaction may be on disk all the same.
+            Err(_) => accepted.iter().for_each(|grant| self.pending.drop_grant(grant.id())),
+        }
+        written
+    }
+
+    /// Records a live grant as read back from the kernel and, in the same transaction, the one that it
+    /// replaces as ended. Does nothing for grants that are not live.
+    ///
+    /// Without a replaced grant this waits for the next transaction: after a crash the grant is
     /// [`State::Accepted`] again, which reconciling settles.
     ///
     /// # Errors
-    /// [`LedgerError::Write`].
+    /// [`LedgerError::Write`]; in memory it is done all the same.
     pub fn mark_in_force(
         &mut self,
         id: &GrantId,
@@ -86,9 +106,11 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let state = State::Ended { cause: EndCause::Replaced, at_unix_ms: now.unix_ms() };
         let ended = replaced.and_then(|old| self.with_state(old, state));
-        let durability = if ended.is_some() { Durability::Immediate } else { Durability::None };
-        let new: Vec<_> = self.with_state(id, State::InForce).into_iter().chain(ended).collect();
-        self.put_all("mark a grant as in force", new, durability)
+        let at_once = ended.is_some();
+        for grant in self.with_state(id, State::InForce).into_iter().chain(ended) {
+            self.note(grant);
+        }
+        if at_once { self.flush("replace a grant") } else { Ok(()) }
     }
 
     /// Ends a live grant. Does nothing for one that is not live: the first cause stays.
@@ -102,18 +124,19 @@ impl Ledger {
     /// Ends live grants in one transaction.
     ///
     /// # Errors
-    /// [`LedgerError::Write`]; then none of them is recorded as ended.
+    /// [`LedgerError::Write`]; in memory they have ended all the same.
     pub fn end_many<'a>(
         &mut self,
         ends: impl IntoIterator<Item = (&'a GrantId, EndCause)>,
         now: Now,
     ) -> Result<(), LedgerError> {
         let at_unix_ms = now.unix_ms();
-        let ended = ends
+        let ended: Vec<LedgerGrant> = ends
             .into_iter()
             .filter_map(|(id, cause)| self.with_state(id, State::Ended { cause, at_unix_ms }))
             .collect();
-        self.put_all("end grants", ended, Durability::Immediate)
+        ended.into_iter().for_each(|grant| self.note(grant));
+        self.flush("end grants")
     }
 
     /// Forgets a grant that is accepted and not in force, as if it had never come, so that it can be
@@ -124,10 +147,10 @@ impl Ledger {
     pub fn abandon(&mut self, id: &GrantId) -> Result<(), LedgerError> {
         let accepted = self.index.live.get(id).is_some_and(|live| live.state == State::Accepted);
         if accepted {
-            self.commit("abandon a grant", &[Change::DropGrant(id)], Durability::Immediate)?;
             self.index.drop_grant(id);
+            self.pending.drop_grant(id);
         }
-        Ok(())
+        self.flush("abandon a grant")
     }
 
     /// Brings deadlines of live grants forward, after a step of the wall clock. A later deadline than
@@ -139,7 +162,7 @@ impl Ledger {
         &mut self,
         deadlines_boot_ns: impl IntoIterator<Item = (&'a GrantId, u64)>,
     ) -> Result<(), LedgerError> {
-        let earlier = deadlines_boot_ns
+        let earlier: Vec<LedgerGrant> = deadlines_boot_ns
             .into_iter()
             .filter_map(|(id, deadline)| {
                 let mut grant = self.index.live.get(id)?.clone();
@@ -148,7 +171,8 @@ impl Ledger {
                 shorter.then_some(grant)
             })
             .collect();
-        self.put_all("bring deadlines forward", earlier, Durability::Immediate)
+        earlier.into_iter().for_each(|grant| self.note(grant));
+        self.flush("bring deadlines forward")
     }
 
     /// The kernel's id of a workload: the same for the same name for as long as the ledger lives, never
@@ -162,7 +186,7 @@ impl Ledger {
         }
         let id = self.index.next_workload_id().ok_or(LedgerError::NoWorkloadIds)?;
         let change = Change::Workload(name, id);
-        self.commit("record a workload id", &[change], Durability::Immediate)?;
+        self.commit("record a workload id", &[change])?;
         self.index.workloads.insert(name.clone(), id);
         Ok(id)
     }
@@ -170,17 +194,24 @@ impl Ledger {
     /// From now on, also after a restart, no grant is accepted.
     ///
     /// # Errors
-    /// [`LedgerError::Write`]; then the caller refuses grants by itself.
+    /// [`LedgerError`]; frozen all the same, until a restart.
     pub fn freeze(&mut self) -> Result<(), LedgerError> {
-        self.set_frozen(true)
+        self.index.meta.frozen = true;
+        self.pending.meta();
+        self.place.mark_frozen()?;
+        self.flush("freeze")
     }
 
     /// Accepts grants again.
     ///
     /// # Errors
-    /// [`LedgerError::Write`].
+    /// [`LedgerError`]; then still frozen.
     pub fn thaw(&mut self) -> Result<(), LedgerError> {
-        self.set_frozen(false)
+        let meta = Meta { frozen: false, ..self.index.meta.clone() };
+        self.commit("thaw", &[Change::Meta(&meta)])?;
+        self.place.unmark_frozen()?;
+        self.index.meta = meta;
+        Ok(())
     }
 
     /// Whether new grants are frozen.
@@ -253,40 +284,56 @@ impl Ledger {
         self.live().filter(move |grant| grant.is_past(now.boot_ns, now.tai_ns))
     }
 
-    fn set_frozen(&mut self, frozen: bool) -> Result<(), LedgerError> {
-        let meta = Meta { frozen, ..self.index.meta.clone() };
-        self.commit("freeze or thaw", &[Change::Meta(&meta)], Durability::Immediate)?;
-        self.index.meta = meta;
-        Ok(())
+    /// Whether everything in memory is on disk.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// How many live grants a workload has.
+    #[must_use]
+    pub fn count_of(&self, workload: &WorkloadName) -> usize {
+        self.index.count_of(workload)
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; it waits on.
+    pub fn settle(&mut self) -> Result<(), LedgerError> {
+        self.flush("write what waits")
     }
 
     fn with_state(&self, id: &GrantId, state: State) -> Option<LedgerGrant> {
         self.index.live.get(id).map(|live| LedgerGrant { state, ..live.clone() })
     }
 
-    fn put_all(
-        &mut self,
-        operation: &'static str,
-        grants: Vec<LedgerGrant>,
-        durability: Durability,
-    ) -> Result<(), LedgerError> {
-        if grants.is_empty() {
-            return Ok(());
-        }
-        let changes: Vec<_> = grants.iter().map(Change::PutGrant).collect();
-        self.commit(operation, &changes, durability)?;
-        grants.into_iter().for_each(|grant| self.index.put(grant));
-        Ok(())
+    /// In memory at once, on disk with the next transaction.
+    fn note(&mut self, grant: LedgerGrant) {
+        self.pending.grant(grant.clone());
+        self.index.put(grant);
     }
 
+    fn flush(&mut self, operation: &'static str) -> Result<(), LedgerError> {
+        if self.pending.is_empty() { Ok(()) } else { self.commit(operation, &[]) }
+    }
+
+    /// One transaction, durable when this returns: what waits, then `changes`. A store that has failed is
+    /// opened anew first.
     fn commit(
-        &self,
+        &mut self,
         operation: &'static str,
         changes: &[Change<'_>],
-        durability: Durability,
     ) -> Result<(), LedgerError> {
-        let written = self.store.commit(changes, durability);
-        written.map_err(|source| LedgerError::Write { operation, source })
+        if self.store.failed() {
+            self.store.close();
+            self.store = self.place.reopen()?;
+        }
+        let waiting = self.pending.changes(&self.index.meta);
+        let written = self.store.commit(waiting.iter().chain(changes));
+        written.map_err(|source| LedgerError::Write { operation, source })?;
+        self.pending = Pending::default();
+        Ok(())
     }
 }
 

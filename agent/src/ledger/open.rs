@@ -9,11 +9,11 @@ use std::{
 
 use grantd_grant::{HostId, UnixTime, ids::BootId};
 use nix::{libc, unistd::geteuid};
-use redb::Durability;
 
 use super::{
     EndCause, Ledger, LedgerError, LedgerGrant, State,
     index::Index,
+    pending::Pending,
     store::{Change, Contents, Meta, Store, Unusable},
 };
 use crate::clock::Now;
@@ -23,6 +23,8 @@ const FILE: &str = "ledger.redb";
 const NEW_FILE: &str = "ledger.redb.new";
 /// Tells a ledger that is lost from one that never was.
 const MARKER: &str = "ledger.created";
+/// Stands while the host is frozen, so that the kill switch survives the loss of the ledger.
+const FROZEN: &str = "frozen";
 
 /// What [`Ledger::open`] found.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Ledger {
             return place.begin(host, boot, now);
         };
         match read(file, host) {
-            Ok((store, contents)) => Self::resume(store, contents, boot, now),
+            Ok((store, contents)) => Self::resume(place, store, contents, boot, now),
             Err(Unusable::Corrupt(problem)) => {
                 let moved_to = place.move_aside(now)?;
                 place.begin_again(host, boot, now, problem, Some(moved_to))
@@ -85,12 +87,15 @@ impl Ledger {
     }
 
     fn resume(
+        place: Place,
         store: Store,
         contents: Contents,
         boot: &BootId,
         now: Now,
     ) -> Result<(Self, Opened), LedgerError> {
-        let mut ledger = Self { store, index: Index::load(contents) };
+        let pending = Pending::default();
+        let mut ledger = Self { index: Index::load(contents), place, store, pending };
+        ledger.index.meta.frozen |= ledger.place.is_frozen();
         if ledger.index.meta.boot == *boot {
             let live = ledger.index.live.len();
             return Ok((ledger, Opened::Restored { live }));
@@ -102,7 +107,7 @@ impl Ledger {
         let meta = Meta { boot: boot.clone(), ..ledger.index.meta.clone() };
         let mut changes: Vec<_> = ended.iter().map(Change::PutGrant).collect();
         changes.push(Change::Meta(&meta));
-        ledger.commit("end the grants of the last boot", &changes, Durability::Immediate)?;
+        ledger.commit("end the grants of the last boot", &changes)?;
         ended.iter().cloned().for_each(|grant| ledger.index.put(grant));
         ledger.index.meta = meta;
         Ok((ledger, Opened::NewBoot { ended }))
@@ -122,7 +127,8 @@ fn read(file: File, host: &HostId) -> Result<(Store, Contents), Unusable> {
     Ok((store, contents))
 }
 
-struct Place {
+#[derive(Clone, Debug)]
+pub(super) struct Place {
     directory: PathBuf,
 }
 
@@ -189,7 +195,10 @@ impl Place {
     ) -> Result<(Ledger, Opened), LedgerError> {
         // A grant issued within this second may have been in the lost ledger.
         let floor = UnixTime(now.unix().as_secs().saturating_add(1));
-        let ledger = self.create(Meta::new(host.clone(), boot.clone(), floor))?;
+        // A kill switch outlives the file that it was written in.
+        let frozen = self.is_frozen();
+        let meta = Meta { frozen, ..Meta::new(host.clone(), boot.clone(), floor) };
+        let ledger = self.create(meta)?;
         Ok((ledger, Opened::Corrupt { problem, moved_to, floor }))
     }
 
@@ -214,10 +223,62 @@ impl Place {
             Err(e) => return Err(e),
         }
         fs::rename(&new, &path).map_err(LedgerError::io("put in place", &path))?;
+        self.sync()?;
+        let pending = Pending::default();
+        Ok(Ledger { place: self.clone(), store, index: Index::new(meta), pending })
+    }
+
+    /// Opens the store anew after a failure.
+    pub(super) fn reopen(&self) -> Result<Store, LedgerError> {
+        let path = self.file();
+        let Some(file) = self.existing()? else {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(LedgerError::io("open", &path)(source));
+        };
+        match Store::open(file) {
+            Ok((store, _)) => Ok(store),
+            Err(Unusable::InUse) => Err(LedgerError::InUse { path }),
+            Err(Unusable::Failed(source)) => {
+                Err(LedgerError::Open { path, source: Box::new(source) })
+            }
+            Err(Unusable::Corrupt(why)) => {
+                let source = super::StoreError::Damaged(why);
+                Err(LedgerError::Write { operation: "open the store anew", source })
+            }
+        }
+    }
+
+    /// Whether the host was frozen, also as far as it cannot be told.
+    fn is_frozen(&self) -> bool {
+        self.directory.join(FROZEN).try_exists().unwrap_or(true)
+    }
+
+    pub(super) fn mark_frozen(&self) -> Result<(), LedgerError> {
+        let marker = self.directory.join(FROZEN);
+        match create_private(&marker) {
+            Ok(_) => {}
+            Err(LedgerError::Io { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        self.sync()
+    }
+
+    pub(super) fn unmark_frozen(&self) -> Result<(), LedgerError> {
+        let marker = self.directory.join(FROZEN);
+        match fs::remove_file(&marker) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(LedgerError::io("remove", &marker)(e));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), LedgerError> {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(LedgerError::io("sync", &self.directory))?;
-        Ok(Ledger { store, index: Index::new(meta) })
+            .map_err(LedgerError::io("sync", &self.directory))
     }
 
     /// Renames the file, never over another.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use grantd_grant::{Selector, UnixTime, VerifiedRevocation};
-use redb::Durability;
 
 use super::{
     EndCause, Ledger, LedgerError, LedgerGrant, State,
@@ -25,18 +24,14 @@ pub enum Revoked {
     },
     /// This very revocation was recorded before, which did everything that it says.
     Repeated,
-    /// Its `seq` is not above that of an earlier one. Nothing was done.
-    Stale {
-        /// The highest `seq` so far.
-        newest: u64,
-    },
 }
 
 impl Ledger {
     /// Records a pushed revocation, ends the live grants that it means, and refuses those to come.
     ///
     /// # Errors
-    /// [`LedgerError::Write`]; the caller ends in the kernel what it can all the same.
+    /// [`LedgerError::Write`]; in memory it is done all the same, and the caller ends in the kernel what
+    /// [`Self::matching`] named before.
     pub fn revoke(
         &mut self,
         revocation: &VerifiedRevocation,
@@ -47,13 +42,11 @@ impl Ledger {
         if self.index.revocations.get(jti).is_some_and(same) {
             return Ok(Revoked::Repeated);
         }
-        let newest = self.index.meta.revocation_seq;
-        if seq <= newest {
-            return Ok(Revoked::Stale { newest });
-        }
+        // Revoking is the safe direction: one that comes out of order counts all the same.
+        let newest = self.index.meta.revocation_seq.max(seq);
         let issued_before = revocation.issued_before();
         let floor = Floor::new(issued_before, now.unix());
-        let meta = Meta { revocation_seq: seq, ..self.index.meta.clone() };
+        let meta = Meta { revocation_seq: newest, ..self.index.meta.clone() };
         let applied = Applied { seq, jws_sha256: *revocation.jws_sha256(), until: floor.until };
         let extra = [Change::Meta(&meta), Change::PutRevocation(jti, applied)];
         let selectors = revocation.selectors();
@@ -106,12 +99,21 @@ impl Ledger {
         let mut changes: Vec<_> = extra.into_iter().collect();
         changes.extend(floors.iter().map(|(selector, floor)| Change::PutFloor(selector, *floor)));
         changes.extend(ended.iter().map(Change::PutGrant));
-        self.commit("record a revocation", &changes, Durability::Immediate)?;
+        let written = self.commit("record a revocation", &changes);
+        // In memory whatever the disk says: it is the safe direction, and the disk is tried again.
         for (selector, floor) in floors {
             self.index.floors.insert(selector.clone(), floor);
+            if written.is_err() {
+                self.pending.floor(selector.clone(), floor);
+            }
         }
-        ended.into_iter().for_each(|grant| self.index.put(grant));
-        Ok(live)
+        for grant in ended {
+            if written.is_err() {
+                self.pending.grant(grant.clone());
+            }
+            self.index.put(grant);
+        }
+        written.map(|()| live)
     }
 
     /// Forgets what cannot matter any more; answers how many grants it forgot.
@@ -139,7 +141,7 @@ impl Ledger {
         changes.extend(grants.iter().map(Change::DropGrant));
         changes.extend(floors.iter().map(|(selector, _)| Change::DropFloor(selector)));
         changes.extend(revocations.iter().map(Change::DropRevocation));
-        self.commit("forget what is over", &changes, Durability::Immediate)?;
+        self.commit("forget what is over", &changes)?;
         grants.iter().for_each(|id| self.index.drop_grant(id));
         for (selector, _) in &floors {
             self.index.floors.remove(selector);

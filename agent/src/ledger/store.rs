@@ -104,6 +104,9 @@ pub enum StoreError {
     /// A row could not be encoded.
     #[error("cannot encode a row")]
     Encode(#[source] serde_json::Error),
+    /// It failed before and could not be opened anew.
+    #[error("the store is closed after a failure")]
+    Closed,
     /// A row is not what was written.
     #[error("a row is damaged: {0}")]
     Damaged(String),
@@ -126,14 +129,18 @@ fn key(selector: &Selector) -> Result<String, StoreError> {
 
 #[derive(Debug)]
 pub(super) struct Store {
-    database: Database,
+    /// Absent once closed.
+    database: Option<Database>,
+    /// A failed store answers every later transaction with an error.
+    failed: bool,
 }
 
 impl Store {
     /// Makes a store in an empty file.
     pub(super) fn create(file: File, meta: &Meta) -> Result<Self, StoreError> {
-        let store = Self { database: builder().create_with_backend(FileBackend::new(file)?)? };
-        store.commit(&[Change::Meta(meta)], Durability::Immediate)?;
+        let database = builder().create_with_backend(FileBackend::new(file)?)?;
+        let mut store = Self { database: Some(database), failed: false };
+        store.commit([&Change::Meta(meta)])?;
         Ok(store)
     }
 
@@ -145,35 +152,58 @@ impl Store {
                 .set_check_integrity_on_open(true)
                 .create_with_backend(FileBackend::new(file).map_err(classify)?)
                 .map_err(classify)?;
-            let store = Self { database };
+            let store = Self { database: Some(database), failed: false };
             let contents = store.read_all()?;
             Ok((store, contents))
         }));
         opened.unwrap_or_else(|_| Err(Unusable::Corrupt("the store's structure is broken".into())))
     }
 
-    /// Writes all of `changes` or none; on disk when this returns, unless `durability` says otherwise.
-    pub(super) fn commit(
-        &self,
-        changes: &[Change<'_>],
-        durability: Durability,
+    /// Whether a transaction has failed: then the store has to be opened anew.
+    pub(super) const fn failed(&self) -> bool {
+        self.failed || self.database.is_none()
+    }
+
+    /// Gives the file free.
+    pub(super) fn close(&mut self) {
+        self.database = None;
+    }
+
+    /// Writes all of `changes` or none; on disk when this returns.
+    pub(super) fn commit<'c, 'd: 'c>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'c Change<'d>>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(durability)?;
+        let written = self.try_commit(changes);
+        self.failed |= written.is_err();
+        written
+    }
+
+    fn try_commit<'c, 'd: 'c>(
+        &self,
+        changes: impl IntoIterator<Item = &'c Change<'d>>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.database()?.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
         write(&transaction, changes)?;
         transaction.commit()?;
         Ok(())
     }
 
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.database.as_ref().ok_or(StoreError::Closed)
+    }
+
     /// One grant, ended ones too.
     pub(super) fn grant(&self, id: &GrantId) -> Result<Option<LedgerGrant>, StoreError> {
-        let table = self.database.begin_read()?.open_table(GRANTS)?;
+        let table = self.database()?.begin_read()?.open_table(GRANTS)?;
         let Some(row) = table.get(id.as_str())? else { return Ok(None) };
         LedgerGrant::decode(row.value()).map(Some).map_err(|e| StoreError::Damaged(e.to_string()))
     }
 
     fn read_all(&self) -> Result<Contents, Unusable> {
-        let read = self.database.begin_read().map_err(redb::Error::from)?;
+        let database = self.database().map_err(|e| Unusable::Corrupt(e.to_string()))?;
+        let read = database.begin_read().map_err(redb::Error::from)?;
         let meta = {
             let table = read.open_table(META).map_err(missing)?;
             let row = table.get(META_KEY).map_err(storage)?;
@@ -226,7 +256,10 @@ fn builder() -> Builder {
     builder
 }
 
-fn write(transaction: &WriteTransaction, changes: &[Change<'_>]) -> Result<(), StoreError> {
+fn write<'c, 'd: 'c>(
+    transaction: &WriteTransaction,
+    changes: impl IntoIterator<Item = &'c Change<'d>>,
+) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(META)?;
     let mut grants = transaction.open_table(GRANTS)?;
     let mut floors = transaction.open_table(FLOORS)?;

@@ -127,19 +127,57 @@ fn a_revocation_leaves_grants_alone_that_were_issued_after_its_instant() {
 }
 
 #[test]
-fn a_revocation_pushed_again_is_fine_and_an_older_one_is_refused() {
+fn a_revocation_pushed_again_is_fine_and_one_out_of_order_counts_all_the_same() {
     let mut home = Home::fresh();
-    let first = revocation("r1", 5, &[Selector::Jti(id("x"))], NOW);
+    let first = revocation("r1", u64::MAX, &[Selector::Jti(id("x"))], NOW);
     home.revoke(&first, at(NOW)).unwrap();
-    home.revoke(&revocation("r2", 6, &[Selector::Jti(id("y"))], NOW), at(NOW)).unwrap();
     let mut home = home.reopen();
     assert_eq!(home.revoke(&first, at(NOW)).unwrap(), Revoked::Repeated);
-    for (jti, seq) in [("r3", 6), ("r3", 5), ("r3", 1), ("r1", 5)] {
-        let other = revocation(jti, seq, &[Selector::All], NOW);
-        let answer = home.revoke(&other, at(NOW)).unwrap();
-        assert_eq!(answer, Revoked::Stale { newest: 6 }, "{jti} with seq {seq}");
+    home.accept(grant("g1").make()).unwrap();
+    let later = revocation("r2", 3, &[Selector::All], NOW);
+    let Revoked::Applied { ended } = home.revoke(&later, at(NOW)).unwrap() else {
+        panic!("one high seq blocked every revocation after it")
+    };
+    assert_eq!(ended.len(), 1);
+    assert_eq!(home.revocation_seq(), u64::MAX);
+}
+
+#[test]
+fn what_a_failing_disk_did_not_take_is_over_all_the_same_and_written_once_it_works() {
+    let mut home = Home::fresh();
+    for name in ["ended", "revoked"] {
+        home.accept(grant(name).make()).unwrap();
     }
-    assert_eq!(home.revocation_seq(), 6);
+    let repair = home.break_disk();
+    assert!(home.end(&id("ended"), EndCause::Expired, at(NOW)).is_err());
+    let selector = Selector::Jti(id("revoked"));
+    assert!(home.revoke_locally(selector, at(NOW)).is_err());
+    // The marker alone is taken for frozen: what stands in its place says so as well.
+    home.freeze().unwrap_err();
+    assert_eq!(home.count(), 0, "an end waited for the disk");
+    assert!(home.frozen(), "the kill switch waited for the disk");
+    assert_eq!(home.replay(&grant("revoked").make()), ReplayAnswer::Revoked);
+    assert!(home.settle().is_err() && !home.settled());
+    repair();
+    home.settle().unwrap();
+    let home = home.reopen();
+    assert_eq!(home.count(), 0, "a restart brought back what was over");
+    assert!(home.frozen(), "a restart thawed the host");
+}
+
+#[test]
+fn a_grant_that_a_failing_disk_did_not_take_is_not_there_after_a_restart_either() {
+    let mut home = Home::fresh();
+    let repair = home.break_disk();
+    let spec = grant("g1").make();
+    let placement = placement(u64::MAX);
+    assert!(home.accept_many([(spec.clone(), placement)]).is_err());
+    assert_eq!(home.count(), 0);
+    repair();
+    home.settle().unwrap();
+    let mut home = home.reopen();
+    assert_eq!(home.count(), 0);
+    home.accept(spec).unwrap();
 }
 
 #[test]

@@ -136,11 +136,14 @@ impl Run {
             Step::Pass { seconds } => self.now += seconds,
             Step::Prune => self.prune(),
             Step::Reopen => {
+                // As a daemon that is stopped in order does; a mark that waits is lost in a crash.
+                self.home.settle().unwrap();
                 let boot = boot(self.boots);
                 let opened = self.home.open(&host(), &boot, at(self.now));
                 assert!(matches!(opened, Opened::Restored { .. }), "{opened:?}");
             }
             Step::Reboot => {
+                self.home.settle().unwrap();
                 self.boots += 1;
                 let opened = self.home.open(&host(), &boot(self.boots), at(self.now));
                 assert!(matches!(opened, Opened::NewBoot { .. }), "{opened:?}");

@@ -132,6 +132,17 @@ pub(super) fn revocation(
     RevocationPush::parse(&body).unwrap().verify(&pusher, keys, policy, UnixTime(NOW)).unwrap()
 }
 
+pub(super) fn placement(deadline_boot_ns: u64) -> Placement {
+    Placement {
+        slot: 1,
+        generation: 3,
+        deadline_boot_ns,
+        deadline_tai_ns: deadline_boot_ns,
+        cgroup_id: 77,
+        accepted_unix_ms: NOW * 1000,
+    }
+}
+
 /// An open ledger, and the directory that outlives it.
 pub(super) struct Home {
     dir: TempDir,
@@ -163,6 +174,20 @@ impl Home {
         opened
     }
 
+    /// Takes the file away, as a disk that fails does, and gives what brings it back.
+    pub(super) fn break_disk(&mut self) -> impl FnOnce() + use<> {
+        self.store.close();
+        let (file, away) = (self.path().join("ledger.redb"), self.path().join("away"));
+        std::fs::rename(&file, &away).unwrap();
+        // Neither may the marker of a freeze be made.
+        let marker = self.path().join("frozen");
+        std::fs::create_dir(&marker).unwrap();
+        move || {
+            std::fs::remove_dir(&marker).unwrap();
+            std::fs::rename(&away, &file).unwrap();
+        }
+    }
+
     /// Closes and opens it in the same boot.
     pub(super) fn reopen(mut self) -> Self {
         let opened = self.open(&host(), &boot(1), at(NOW));
@@ -186,15 +211,11 @@ impl Home {
     ) -> Result<(), AcceptError> {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let placement = Placement {
-            slot,
-            generation: 3,
-            deadline_boot_ns,
-            deadline_tai_ns: grant.expires().as_secs() * 1_000_000_000,
-            cgroup_id: 77,
-            accepted_unix_ms: NOW * 1000,
-        };
-        (**self).accept(grant, placement).map(drop)
+        let deadline_tai_ns = grant.expires().as_secs() * 1_000_000_000;
+        let placement = Placement { slot, deadline_tai_ns, ..placement(deadline_boot_ns) };
+        self.check_accept(&grant)?;
+        self.accept_many([(grant, placement)]).unwrap();
+        Ok(())
     }
 }
 
