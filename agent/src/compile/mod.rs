@@ -72,8 +72,9 @@ pub struct Compiler {
     live: HashMap<u32, (WorkloadId, Deadlines)>,
     /// Known cgroups of workloads, by cgroup id.
     cgroups: BTreeMap<u64, WorkloadId>,
-    /// Slots that were replaced, by the slot that replaced them; freed together.
-    superseded: HashMap<u32, Vec<u32>>,
+    /// Slots that were replaced, each with its successor, by the live slot at the end of their chain;
+    /// freed together.
+    superseded: HashMap<u32, Vec<(u32, u32)>>,
 }
 
 impl Compiler {
@@ -206,8 +207,12 @@ impl Compiler {
             ops.extend(self.workload_ops(workload));
         }
         match successor {
-            // Sockets may rest on it until their next packet: it is kept until its successor ends.
-            Some(new) => self.superseded.entry(new).or_default().push(slot),
+            // Sockets may rest on it until their next packet: it is kept until its heir ends.
+            Some(new) => {
+                let mut chain = self.superseded.remove(&slot).unwrap_or_default();
+                chain.push((slot, new));
+                self.superseded.entry(new).or_default().extend(chain);
+            }
             None => ops.extend(self.free(slot)),
         }
         ops
@@ -216,14 +221,13 @@ impl Compiler {
     /// Frees a slot and those that it superseded, whose sockets must find no successor any more.
     fn free(&mut self, slot: u32) -> Vec<Op> {
         let mut ops = Vec::new();
-        let mut waiting = vec![slot];
-        while let Some(next) = waiting.pop() {
-            if let (true, Some(generation)) = (next != slot, self.slots.generation(next)) {
-                ops.push(Op::PutSlot { slot: next, value: ended(generation, 0) });
+        for (old, _) in self.superseded.remove(&slot).unwrap_or_default() {
+            if let Some(generation) = self.slots.generation(old) {
+                ops.push(Op::PutSlot { slot: old, value: ended(generation, 0) });
             }
-            self.slots.give_back(next);
-            waiting.extend(self.superseded.remove(&next).unwrap_or_default());
+            self.slots.give_back(old);
         }
+        self.slots.give_back(slot);
         ops
     }
 

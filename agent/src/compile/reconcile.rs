@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use grantd_common::{GrantSlot, WorkloadEntry};
+use grantd_common::WorkloadEntry;
 
-use super::{CompileError, Compiler, ended, running};
+use super::{CompileError, Compiler, SlotRef, ended, running};
 use crate::kernel::{Contents, Op};
 
 impl Compiler {
@@ -13,6 +13,33 @@ impl Compiler {
         for (slot, value) in &contents.slots {
             self.slots.remember(*slot, value.generation);
         }
+    }
+
+    /// Takes up slots that the kernel holds as replaced by a live one: connections under them that were
+    /// silent since go on under the new grant.
+    pub fn adopt_superseded(&mut self, contents: &Contents) {
+        for (slot, found) in &contents.slots {
+            let replaced = found.deadline_boot_ns == 0 && found.successor != 0;
+            let Some(live) = self.heir(found.successor, contents).filter(|_| replaced) else {
+                continue;
+            };
+            let at = SlotRef { index: *slot, generation: found.generation };
+            if self.slots.claim(at) {
+                self.superseded.entry(live).or_default().push((*slot, found.successor));
+            }
+        }
+    }
+
+    /// The live slot at the end of a chain of replacements. A chain is never longer than the slots.
+    fn heir(&self, first: u32, contents: &Contents) -> Option<u32> {
+        let mut slot = first;
+        for _ in 0..contents.slots.len() {
+            if self.live.contains_key(&slot) {
+                return Some(slot);
+            }
+            slot = contents.slots.get(&slot).map(|s| s.successor).filter(|s| *s != 0)?;
+        }
+        None
     }
 
     /// What has to change for the kernel to hold the model and nothing else. What both hold is not
@@ -47,11 +74,13 @@ impl Compiler {
     }
 
     fn reconcile_slots(&self, contents: &Contents, ops: &mut Vec<Op>) {
+        let heirs: std::collections::HashMap<u32, u32> =
+            self.superseded.values().flatten().copied().collect();
         for (slot, found) in &contents.slots {
-            let keep = self.live.contains_key(slot);
-            let dead = GrantSlot { generation: found.generation, ..GrantSlot::EMPTY };
-            if !keep && *found != dead {
-                ops.push(Op::PutSlot { slot: *slot, value: ended(found.generation, 0) });
+            let successor = heirs.get(slot).copied().unwrap_or(0);
+            let wanted = ended(found.generation, successor);
+            if !self.live.contains_key(slot) && *found != wanted {
+                ops.push(Op::PutSlot { slot: *slot, value: wanted });
             }
         }
         for (slot, (_, deadlines)) in &self.live {

@@ -233,6 +233,39 @@ fn a_restart_touches_no_rule_of_a_live_grant_and_removes_what_no_grant_owns() {
     assert_eq!((k.0.exact.len(), k.0.ranges.len(), k.0.port_sets.len()), (1, 1, 1));
 }
 
+#[test]
+fn a_restart_after_a_renewal_keeps_connections_that_were_silent_since() {
+    let (mut c, mut k) = (Compiler::default(), Kernel::default());
+    let to = [tcp("10.0.0.1", &[(80, 80)])];
+    let mut slots = Vec::new();
+    for until in [200, 300, 400] {
+        let (slot, ops) = c.open(&opening(A, until, &to)).unwrap();
+        k.apply(&ops);
+        if let Some(SlotRef { index: old, .. }) = slots.last().copied() {
+            k.apply(&c.supersede(old, slot.index));
+        }
+        slots.push(slot);
+    }
+    let mut again = Compiler::default();
+    again.remember_slots(&k.0);
+    again.restore(&opening(A, 400, &to), slots[2]).unwrap();
+    again.adopt_superseded(&k.0);
+    k.apply(&again.reconcile(&k.0).unwrap());
+    for old in &slots[..2] {
+        assert_ne!(k.0.slots[&old.index].successor, 0, "its sockets would be cut");
+    }
+    let (reused, _) = again.open(&opening(A, 500, &to)).unwrap();
+    assert!(
+        slots.iter().all(|s| s.index != reused.index),
+        "a slot that sockets rest on was reused"
+    );
+    k.apply(&again.close(slots[2].index));
+    assert!(
+        slots.iter().all(|s| k.0.slots[&s.index].successor == 0),
+        "a chain that ended re-tags nobody"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Open { workload: u32, to: Vec<(u8, u8, u16, u16)>, until: u64, replaces: Option<usize> },
@@ -323,6 +356,7 @@ proptest! {
                     for (w, until, to, slot) in grants.values() {
                         c.restore(&opening(*w, *until, to), *slot).unwrap();
                     }
+                    c.adopt_superseded(&k.0);
                     let ops = c.reconcile(&k.0).unwrap();
                     k.apply(&ops);
                 }

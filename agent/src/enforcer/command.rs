@@ -60,18 +60,21 @@ pub struct EnforcerStatus {
     pub counters: Vec<u64>,
 }
 
+/// A grant to be put in force.
+pub(super) struct ApplyRequest {
+    pub(super) grant: Box<VerifiedGrant>,
+    pub(super) peer: Peer,
+    pub(super) received: Now,
+    pub(super) epoch: u64,
+    pub(super) reply: Reply<Result<Applied, Refusal>>,
+}
+
 pub(super) enum Command {
     Replay {
         query: ReplayQuery,
         reply: Reply<ReplayAnswer>,
     },
-    Apply {
-        grant: Box<VerifiedGrant>,
-        peer: Peer,
-        received: Now,
-        epoch: u64,
-        reply: Reply<Result<Applied, Refusal>>,
-    },
+    Apply(ApplyRequest),
     InForce {
         id: GrantId,
         reply: Reply<Option<Applied>>,
@@ -91,14 +94,14 @@ pub(super) enum Command {
         kid: KeyId,
         reply: Reply<()>,
     },
-    ControlPlaneKeys {
+    Reconfigure {
+        settings: Box<Settings>,
         keys: Arc<ControlPlaneKeys>,
         removed: BTreeSet<KeyId>,
-        reply: Reply<u64>,
-    },
-    Settings {
-        settings: Box<Settings>,
         reply: Reply<Result<u64, Refusal>>,
+    },
+    Stop {
+        reply: Reply<()>,
     },
     SetFrozen {
         frozen: bool,
@@ -130,9 +133,7 @@ impl Enforcer {
     pub(super) fn serve(&mut self, command: Command) {
         match command {
             Command::Replay { query, reply } => answer(reply, self.ledger.replay(&query)),
-            Command::Apply { grant, peer, received, epoch, reply } => {
-                answer(reply, self.apply_grant(*grant, peer, received, epoch));
-            }
+            Command::Apply(request) => self.apply_batch(vec![request]),
             Command::InForce { id, reply } => answer(reply, self.in_force(&id)),
             Command::Revoke { revocation, peer, received, reply } => {
                 answer(reply, self.revoke(&revocation, &peer, received));
@@ -144,10 +145,13 @@ impl Enforcer {
                 self.okta_key_withdrawn(&kid);
                 answer(reply, ());
             }
-            Command::ControlPlaneKeys { keys, removed, reply } => {
-                answer(reply, self.retain_control_plane_keys(&keys, &removed));
+            Command::Reconfigure { settings, keys, removed, reply } => {
+                answer(reply, self.reconfigure(*settings, &keys, &removed));
             }
-            Command::Settings { settings, reply } => answer(reply, self.set_settings(*settings)),
+            Command::Stop { reply } => {
+                self.stopping = true;
+                answer(reply, ());
+            }
             Command::SetFrozen { frozen, reply } => answer(reply, self.set_frozen(frozen)),
             Command::Enrol { workload, reply } => answer(reply, self.enrol(&workload)),
             Command::Status { reply } => answer(reply, self.status()),
@@ -161,7 +165,7 @@ impl Enforcer {
 }
 
 /// A caller that is gone wants no answer; what it asked for is done all the same.
-fn answer<T>(reply: Reply<T>, value: T) {
+pub(super) fn answer<T>(reply: Reply<T>, value: T) {
     let _ = reply.send(value);
 }
 
@@ -212,7 +216,8 @@ impl EnforcerHandle {
         epoch: u64,
     ) -> Result<Applied, Refusal> {
         let grant = Box::new(grant);
-        self.ask(|reply| Command::Apply { grant, peer, received, epoch, reply }).await?
+        self.ask(|reply| Command::Apply(ApplyRequest { grant, peer, received, epoch, reply }))
+            .await?
     }
 
     /// A grant that is live, if it is.
@@ -258,25 +263,26 @@ impl EnforcerHandle {
         self.ask(|reply| Command::OktaKeyWithdrawn { kid, reply }).await
     }
 
-    /// Ends every grant whose control-plane key is not among these, or is in `removed`. Returns how many
-    /// ended.
+    /// Goes by new settings and keys: grants that they do not cover end, and none that was checked with
+    /// older ones is applied any more. `removed` are keys that were replaced under their old name.
+    /// Returns how many ended.
     ///
     /// # Errors
-    /// The daemon is stopping.
-    pub async fn retain_control_plane_keys(
+    /// The refusal; then nothing was changed.
+    pub async fn reconfigure(
         &self,
+        settings: Settings,
         keys: Arc<ControlPlaneKeys>,
         removed: BTreeSet<KeyId>,
     ) -> Result<u64, Refusal> {
-        self.ask(|reply| Command::ControlPlaneKeys { keys, removed, reply }).await
+        let settings = Box::new(settings);
+        self.ask(|reply| Command::Reconfigure { settings, keys, removed, reply }).await?
     }
 
-    /// Goes by new settings. Returns how many grants ended because they are not covered any more.
-    ///
-    /// # Errors
-    /// The refusal; then the old settings stand.
-    pub async fn set_settings(&self, settings: Settings) -> Result<u64, Refusal> {
-        self.ask(|reply| Command::Settings { settings: Box::new(settings), reply }).await?
+    /// Lets the enforcer finish what it does and end. The kernel goes on enforcing.
+    pub async fn stop(&self) {
+        // One that has ended already is what is wanted.
+        let _ = self.ask(|reply| Command::Stop { reply }).await;
     }
 
     /// Refuses new grants, or takes them again; survives a restart.

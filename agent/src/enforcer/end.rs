@@ -10,7 +10,7 @@ use super::Enforcer;
 use super::audit::EndedBy;
 use crate::compile::Deadlines;
 use crate::kernel::Op;
-use crate::ledger::{EndCause, LedgerGrant};
+use crate::ledger::{EndCause, LedgerError, LedgerGrant};
 use crate::text::chain;
 
 /// A clock that moved less than this is being slewed, not stepped.
@@ -28,11 +28,9 @@ impl Enforcer {
             self.close_in_kernel(grant);
         }
         let now = self.clock.now();
-        if let Err(error) = self.ledger.end_many(ended.iter().map(|g| (g.id(), cause)), now) {
-            self.note_trouble(format!(
-                "grants ended in the kernel but not in the ledger: {}",
-                chain(&error)
-            ));
+        let ended_with = ended.iter().map(|g| (g.id(), cause));
+        if let Err(error) = self.ledger.end_many(ended_with, now) {
+            self.note_ledger_trouble(&error);
         }
         for grant in &ended {
             self.audit_ended(grant, cause, by, now);
@@ -90,10 +88,7 @@ impl Enforcer {
         }
         let earlier = shortened.iter().map(|(id, _, boot_ns)| (id, *boot_ns));
         if let Err(error) = self.ledger.shorten(earlier) {
-            self.note_trouble(format!(
-                "deadlines were brought forward only in the kernel: {}",
-                chain(&error)
-            ));
+            self.note_ledger_trouble(&error);
         }
         self.expire();
     }
@@ -113,7 +108,6 @@ impl Enforcer {
         keys: &ControlPlaneKeys,
         removed: &BTreeSet<KeyId>,
     ) -> u64 {
-        self.next_epoch();
         let ids = self.live_where(|g| {
             let kid = g.grant.control_plane_kid();
             !keys.contains(kid) || removed.contains(kid)
@@ -128,7 +122,10 @@ impl Enforcer {
     /// Refuses new grants, or takes them again.
     pub(super) fn set_frozen(&mut self, frozen: bool) -> Result<(), Refusal> {
         let result = if frozen { self.ledger.freeze() } else { self.ledger.thaw() };
-        result.map_err(|error| Refusal::new(Reason::LedgerFailed, chain(&error)))
+        result.map_err(|error| {
+            self.note_ledger_trouble(&error);
+            Refusal::new(Reason::LedgerFailed, chain(&error))
+        })
     }
 
     fn live_where(&self, wanted: impl Fn(&LedgerGrant) -> bool) -> Vec<GrantId> {
@@ -143,6 +140,31 @@ impl Enforcer {
             self.audit_finding(FindingKind::NotEnforcing, what.clone());
         }
         self.trouble.get_or_insert(what);
+    }
+
+    /// The disk did not take something. What closes access is done all the same; no new grant is taken
+    /// until the disk takes everything.
+    pub(super) fn note_ledger_trouble(&mut self, error: &LedgerError) {
+        let what = format!("the ledger: {}", chain(error));
+        if self.ledger_trouble.is_none() {
+            tracing::error!(what, "the ledger needs attention");
+            self.audit_finding(FindingKind::NotEnforcing, what.clone());
+        }
+        self.ledger_trouble.get_or_insert(what);
+    }
+
+    /// Writes to the ledger what waits, and says so when it works again.
+    pub(super) fn flush_ledger(&mut self) {
+        if self.ledger.settled() && self.ledger_trouble.is_none() {
+            return;
+        }
+        match self.ledger.settle() {
+            Ok(()) if self.ledger_trouble.take().is_some() => {
+                tracing::info!("the ledger takes everything again");
+            }
+            Ok(()) => {}
+            Err(error) => self.note_ledger_trouble(&error),
+        }
     }
 
     /// Compares the kernel with the model again after trouble, and mends what differs.

@@ -1,14 +1,14 @@
 //! Checks 16 and 17: from a verified grant to one that is in force.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
-use grantd_audit::event::Peer;
 use grantd_common::WorkloadId;
-use grantd_grant::{GrantId, Reason, Refusal, ReplayAnswer, VerifiedGrant};
+use grantd_grant::{GrantId, Reason, Refusal, ReplayAnswer, VerifiedGrant, WorkloadName};
 
 use super::Enforcer;
 use super::audit::EndedBy;
-use super::command::Applied;
+use super::command::{Applied, ApplyRequest, answer};
 use super::revoke::since_us;
 use crate::clock::Now;
 use crate::compile::{CompileError, Deadlines, Opening, SlotRef};
@@ -16,26 +16,104 @@ use crate::kernel::{self, Op};
 use crate::ledger::{AcceptError, EndCause, LedgerGrant, Placement};
 use crate::text::chain;
 
+/// A grant that passed every check and has its slot; nothing of it is written yet.
+struct Placed {
+    request: ApplyRequest,
+    slot: SlotRef,
+    ops: Vec<Op>,
+    placement: Placement,
+    replaced: Option<LedgerGrant>,
+}
+
+/// What the grants of one batch have taken so far.
+#[derive(Default)]
+struct Taken {
+    ids: BTreeSet<GrantId>,
+    replaced: BTreeSet<GrantId>,
+    by_workload: HashMap<WorkloadName, usize>,
+}
+
 impl Enforcer {
-    /// Ledger, kernel, read-back, in this order; a failure leaves nothing of the grant behind.
-    pub(super) fn apply_grant(
+    /// Puts grants in force: ledger, kernel, read-back, in this order. They share one write to the disk;
+    /// each is answered for itself, and a failure leaves nothing of that grant behind.
+    pub(super) fn apply_batch(&mut self, requests: Vec<ApplyRequest>) {
+        let mut taken = Taken::default();
+        let mut placed = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.place(&request, &mut taken) {
+                Ok((slot, ops, placement, replaced)) => {
+                    placed.push(Placed { request, slot, ops, placement, replaced });
+                }
+                Err(refusal) => answer(request.reply, Err(refusal)),
+            }
+        }
+        if placed.is_empty() {
+            return;
+        }
+        let accepted = placed.iter().map(|p| (p.request.grant.as_ref().clone(), p.placement));
+        if let Err(error) = self.ledger.accept_many(accepted) {
+            self.note_ledger_trouble(&error);
+            for p in placed {
+                // Other grants' rules may have moved for these: the kernel follows the model back.
+                self.close_slot(p.slot);
+                let refusal = p.request.grant.refuse(Reason::LedgerFailed, chain(&error));
+                answer(p.request.reply, Err(refusal));
+            }
+            return;
+        }
+        let (placed, written) = self.write_batch(placed);
+        match self.kernel.read_back(&written) {
+            Ok(()) => placed.into_iter().for_each(|p| self.settle(p)),
+            Err(error) => {
+                for p in placed {
+                    self.take_back(p, &error);
+                }
+            }
+        }
+    }
+
+    /// Writes everything in the order in which the model moved, before anything else moves it. Grants
+    /// that the kernel does not take are taken back and answered; returns the others, and every change
+    /// that was made.
+    fn write_batch(&mut self, placed: Vec<Placed>) -> (Vec<Placed>, Vec<Op>) {
+        let mut written = Vec::new();
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        for p in placed {
+            let result = self.kernel.apply(&p.ops);
+            written.extend_from_slice(&p.ops);
+            match result {
+                Ok(()) => taken.push(p),
+                Err(error) => refused.push((p, error)),
+            }
+        }
+        for (p, error) in refused {
+            written.extend(self.take_back(p, &error));
+        }
+        (taken, written)
+    }
+
+    /// Check 16, quotas, and a place in the model.
+    fn place(
         &mut self,
-        grant: VerifiedGrant,
-        peer: Peer,
-        received: Now,
-        epoch: u64,
-    ) -> Result<Applied, Refusal> {
-        if epoch != self.epoch.load(Ordering::Acquire) {
+        request: &ApplyRequest,
+        taken: &mut Taken,
+    ) -> Result<(SlotRef, Vec<Op>, Placement, Option<LedgerGrant>), Refusal> {
+        let grant = request.grant.as_ref();
+        if request.epoch != self.epoch.load(Ordering::Acquire) {
             let detail = "policy or keys changed while the grant was checked; push it again";
             return Err(grant.refuse(Reason::Busy, detail));
         }
-        let (workload, cgroup_id) = self.check_host(&grant)?;
-        self.check_quota(&grant)?;
-        let replaced = self.check_replaced(&grant)?;
+        if taken.ids.contains(grant.id()) {
+            return Err(refuse_replay(grant, ReplayAnswer::Same));
+        }
+        let (workload, cgroup_id) = self.check_host(grant)?;
+        let replaced = self.check_replaced(grant, taken)?;
+        self.check_quota(grant, replaced.is_some(), taken)?;
+        self.ledger.check_accept(grant).map_err(|error| refuse_accept(grant, &error))?;
         let now = self.clock.now();
-        let deadlines = deadlines(&grant, now)?;
+        let deadlines = deadlines(grant, now)?;
         let opening = Opening { workload, deadlines, destinations: grant.destinations() };
-        let (slot, ops) = self.compiler.open(&opening).map_err(|e| refuse_compile(&grant, e))?;
+        let (slot, ops) = self.compiler.open(&opening).map_err(|e| refuse_compile(grant, e))?;
         let placement = Placement {
             slot: slot.index,
             generation: slot.generation,
@@ -44,28 +122,17 @@ impl Enforcer {
             cgroup_id,
             accepted_unix_ms: now.unix_ms(),
         };
-        let id = grant.id().clone();
-        if let Err(refusal) = self.accept(grant.clone(), placement) {
-            // Nothing was written to the kernel yet: only the model has to forget it.
-            self.compiler.close(slot.index);
-            return Err(refusal);
-        }
-        if let Err(error) = self.write(&ops) {
-            self.take_back(&id, slot);
-            let full = matches!(error, kernel::Error::MapFull { .. });
-            let reason = if full { Reason::Capacity } else { Reason::KernelFailed };
-            return Err(grant.refuse(reason, chain(&error)));
-        }
-        self.settle(&id, slot, replaced.as_ref(), &peer, received);
-        self.rate_of(&grant).push_back(now.boot_ns);
-        self.in_force(&id)
-            .map(|applied| Applied { already: false, ..applied })
-            .ok_or_else(|| grant.refuse(Reason::Expired, "its deadline passed meanwhile"))
+        taken.ids.insert(grant.id().clone());
+        taken.replaced.extend(grant.replaces().cloned());
+        *taken.by_workload.entry(grant.workload().clone()).or_insert(0) += 1;
+        self.rate_of(grant).push_back(now.boot_ns);
+        Ok((slot, ops, placement, replaced))
     }
 
     /// Check 16: the workload is here, and this is the boot and the start of it that the grant means.
     fn check_host(&mut self, grant: &VerifiedGrant) -> Result<(WorkloadId, u64), Refusal> {
-        if let Some(trouble) = self.trouble.as_ref().or(self.slice_trouble.as_ref()) {
+        let trouble = self.trouble.as_ref().or(self.slice_trouble.as_ref());
+        if let Some(trouble) = trouble.or(self.ledger_trouble.as_ref()) {
             return Err(grant.refuse(Reason::NotEnforcing, trouble.clone()));
         }
         if !self.settings.unsynchronised_allowed && !self.clock.synchronised() {
@@ -98,7 +165,12 @@ impl Enforcer {
         Ok((id, cgroup))
     }
 
-    fn check_quota(&mut self, grant: &VerifiedGrant) -> Result<(), Refusal> {
+    fn check_quota(
+        &mut self,
+        grant: &VerifiedGrant,
+        renewal: bool,
+        taken: &Taken,
+    ) -> Result<(), Refusal> {
         let name = grant.workload();
         let Some(policy) = self.settings.policy.workload(name) else {
             return Err(
@@ -106,11 +178,9 @@ impl Enforcer {
             );
         };
         let (most, rate) = (policy.max_live_grants, policy.grant_rate);
-        let live = self.ledger.live().filter(|g| g.grant.workload() == name).count();
+        let live = self.ledger.count_of(name) + taken.by_workload.get(name).copied().unwrap_or(0);
         // A renewal takes the place of a grant that counts already.
-        let taken =
-            live - usize::from(grant.replaces().is_some_and(|old| self.ledger.get(old).is_some()));
-        if taken >= most as usize {
+        if live.saturating_sub(usize::from(renewal)) >= most as usize {
             let detail = format!(
                 "{name} has {live} live grants, at most {most} are allowed (max_live_grants)"
             );
@@ -138,9 +208,13 @@ impl Enforcer {
     }
 
     /// The live grant that this one replaces, of the same workload and subject.
-    fn check_replaced(&self, grant: &VerifiedGrant) -> Result<Option<LedgerGrant>, Refusal> {
+    fn check_replaced(
+        &self,
+        grant: &VerifiedGrant,
+        taken: &Taken,
+    ) -> Result<Option<LedgerGrant>, Refusal> {
         let Some(old) = grant.replaces() else { return Ok(None) };
-        match self.ledger.get(old) {
+        match self.ledger.get(old).filter(|_| !taken.replaced.contains(old)) {
             Some(live)
                 if live.grant.workload() == grant.workload() && live.grant.sub() == grant.sub() =>
             {
@@ -157,47 +231,34 @@ impl Enforcer {
         }
     }
 
-    fn accept(&mut self, grant: VerifiedGrant, placement: Placement) -> Result<(), Refusal> {
-        // Kept apart: the ledger takes the grant itself.
-        let about = grant.clone();
-        match self.ledger.accept(grant, placement) {
-            Ok(_) => Ok(()),
-            Err(AcceptError::Frozen) => Err(about
-                .refuse(Reason::Frozen, "new grants are frozen on this host (`grantctl thaw`)")),
-            Err(AcceptError::Replay(answer)) => Err(refuse_replay(&about, answer)),
-            Err(AcceptError::Ledger(error)) => {
-                Err(about.refuse(Reason::LedgerFailed, chain(&error)))
-            }
-        }
-    }
-
-    fn write(&mut self, ops: &[Op]) -> Result<(), kernel::Error> {
-        self.kernel.apply(ops)?;
-        self.kernel.read_back(ops)
-    }
-
     /// The kernel did not take it: nothing of it may stay, in no map and not in the ledger.
-    fn take_back(&mut self, id: &GrantId, slot: SlotRef) {
+    fn take_back(&mut self, p: Placed, error: &kernel::Error) -> Vec<Op> {
+        let grant = p.request.grant.as_ref();
+        let ops = self.close_slot(p.slot);
+        if let Err(error) = self.ledger.abandon(grant.id()) {
+            self.note_ledger_trouble(&error);
+        }
+        let full = matches!(error, kernel::Error::MapFull { .. });
+        let reason = if full { Reason::Capacity } else { Reason::KernelFailed };
+        let refusal = grant.refuse(reason, chain(error));
+        answer(p.request.reply, Err(refusal));
+        ops
+    }
+
+    /// Takes a slot out of model and kernel.
+    fn close_slot(&mut self, slot: SlotRef) -> Vec<Op> {
         let ops = self.compiler.close(slot.index);
         if let Err(error) = self.kernel.apply_all(&ops) {
-            self.note_trouble(format!("grant {id} could not be taken back: {}", chain(&error)));
+            self.note_trouble(format!("a grant could not be taken back: {}", chain(&error)));
         }
-        if let Err(error) = self.ledger.abandon(id) {
-            self.note_trouble(format!("grant {id} could not be taken back: {}", chain(&error)));
-        }
+        ops
     }
 
     /// It is in force: the one that it replaces ends, the ledger notes both, audit hears of both.
-    fn settle(
-        &mut self,
-        id: &GrantId,
-        slot: SlotRef,
-        replaced: Option<&LedgerGrant>,
-        peer: &Peer,
-        received: Now,
-    ) {
+    fn settle(&mut self, p: Placed) {
+        let (id, replaced, peer) = (p.request.grant.id(), p.replaced.as_ref(), &p.request.peer);
         if let Some(old) = replaced {
-            let ops = self.compiler.supersede(old.placement.slot, slot.index);
+            let ops = self.compiler.supersede(old.placement.slot, p.slot.index);
             let result = self.kernel.apply_all(&ops).and_then(|()| self.kernel.read_back(&ops));
             if let Err(error) = result {
                 self.note_trouble(format!("replaced grant {}: {}", old.id(), chain(&error)));
@@ -205,25 +266,28 @@ impl Enforcer {
         }
         let now = self.clock.now();
         if let Err(error) = self.ledger.mark_in_force(id, replaced.map(LedgerGrant::id), now) {
-            self.note_trouble(format!(
-                "grant {id} is in force but not marked so: {}",
-                chain(&error)
-            ));
+            self.note_ledger_trouble(&error);
         }
         if let Some(live) = self.ledger.get(id).cloned() {
             self.list_grant(&live);
-            self.audit_in_force(&live, Some(peer.clone()), Some(since_us(received, now)), now);
+            let apply_us = Some(since_us(p.request.received, now));
+            self.audit_in_force(&live, Some(peer.clone()), apply_us, now);
         }
         if let Some(old) = replaced {
             let by =
                 EndedBy { peer: Some(peer), replaced_by: Some(id.as_str()), ..EndedBy::default() };
             self.audit_ended(old, EndCause::Replaced, &by, now);
         }
+        let applied = self.in_force(id).map(|applied| Applied { already: false, ..applied });
+        let passed = || p.request.grant.refuse(Reason::Expired, "its deadline passed meanwhile");
+        let result = applied.ok_or_else(passed);
+        answer(p.request.reply, result);
     }
 
-    /// The acknowledgement of a live grant, if it is one.
+    /// The acknowledgement of a live grant that the kernel holds now.
     pub(super) fn in_force(&self, id: &GrantId) -> Option<Applied> {
         let live = self.ledger.get(id)?;
+        self.kernel_view(&live.placement).filter(|view| view.matches)?;
         Some(Applied {
             id: id.to_string(),
             deadline_unix_ms: self.deadline_unix_ms(&live.placement),
@@ -253,6 +317,15 @@ fn refuse_compile(grant: &VerifiedGrant, error: CompileError) -> Refusal {
         | CompileError::TooManyPortRanges => Reason::Capacity,
     };
     grant.refuse(reason, error.to_string())
+}
+
+fn refuse_accept(grant: &VerifiedGrant, error: &AcceptError) -> Refusal {
+    match error {
+        AcceptError::Frozen => {
+            grant.refuse(Reason::Frozen, "new grants are frozen on this host (`grantctl thaw`)")
+        }
+        AcceptError::Replay(answer) => refuse_replay(grant, *answer),
+    }
 }
 
 fn refuse_replay(grant: &VerifiedGrant, answer: ReplayAnswer) -> Refusal {

@@ -35,6 +35,8 @@ use workloads::Workload;
 
 /// Messages that may wait. Beyond, whoever sends waits, and with it the peer that pushed.
 const COMMANDS: usize = 256;
+/// Grants that share one write to the disk.
+const APPLY_TOGETHER: usize = 64;
 /// How often cgroups are looked at: a slice or workload that was made anew is found by this.
 const CGROUP_PERIOD: Duration = Duration::from_millis(500);
 /// How often the ledger forgets what is over, counted in looks at the cgroups.
@@ -69,6 +71,10 @@ pub struct Enforcer {
     accepted: HashMap<WorkloadName, VecDeque<u64>>,
     /// What could not be written to the kernel and is tried again: while it stands, not enforcing.
     trouble: Option<String>,
+    /// What the disk did not take and is tried again: while it stands, no new grant is taken.
+    ledger_trouble: Option<String>,
+    /// Told to stop.
+    stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.
     slice_trouble: Option<String>,
     since_unix_ms: u64,
@@ -89,10 +95,14 @@ impl Enforcer {
         cgroups.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looks = 0u32;
         loop {
+            if self.stopping {
+                self.flush_ledger();
+                return Ok(());
+            }
             deadline.set(self.ledger.next_deadline_boot_ns())?;
             tokio::select! {
                 command = commands.commands.recv() => match command {
-                    Some(command) => self.serve(command),
+                    Some(command) => self.serve_with(command, &mut commands.commands),
                     None => return Ok(()),
                 },
                 () = deadline.fired() => self.expire(),
@@ -105,6 +115,30 @@ impl Enforcer {
                     }
                 }
             }
+        }
+    }
+
+    /// Serves a command. Grants that wait behind a grant are taken along with it: they share one write
+    /// to the disk.
+    fn serve_with(&mut self, first: Command, waiting: &mut mpsc::Receiver<Command>) {
+        let mut next = Some(first);
+        while let Some(command) = next.take() {
+            let Command::Apply(request) = command else {
+                self.serve(command);
+                continue;
+            };
+            let mut batch = vec![request];
+            while batch.len() < APPLY_TOGETHER {
+                match waiting.try_recv() {
+                    Ok(Command::Apply(request)) => batch.push(request),
+                    Ok(other) => {
+                        next = Some(other);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            self.apply_batch(batch);
         }
     }
 

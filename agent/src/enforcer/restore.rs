@@ -12,9 +12,9 @@ use grantd_grant::{ControlPlaneKeys, GrantId};
 
 use super::audit::EndedBy;
 use super::{Directory, Enforcer, Settings};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::compile::{Compiler, Deadlines, Opening, SlotRef};
-use crate::kernel::{self, Kernel, Setup};
+use crate::kernel::{self, Contents, Kernel, Setup};
 use crate::ledger::{EndCause, Ledger, LedgerError, LedgerGrant, Opened, State};
 
 /// Why enforcement could not be begun.
@@ -74,6 +74,8 @@ impl Enforcer {
             accepted: HashMap::new(),
             trouble: None,
             slice_trouble: None,
+            ledger_trouble: None,
+            stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),
         };
@@ -140,28 +142,51 @@ impl Enforcer {
         let live: Vec<LedgerGrant> = self.ledger.live().cloned().collect();
         let mut over: Vec<(LedgerGrant, EndCause)> = Vec::new();
         for grant in live {
-            match self.why_over(&grant, keys, now) {
+            match self.why_over(&grant, keys, &contents, now) {
                 Some(cause) => over.push((grant, cause)),
                 None if self.restore_one(&grant) => self.list_grant(&grant),
                 None => over.push((grant, EndCause::KernelFailed)),
             }
         }
+        self.compiler.adopt_superseded(&contents);
+        let replaced = self.finish_renewals();
         self.reconcile().map_err(StartError::Reconcile)?;
         self.ledger.end_many(over.iter().map(|(g, cause)| (g.id(), *cause)), now)?;
         for (grant, cause) in &over {
             self.audit_ended(grant, *cause, &EndedBy::default(), now);
         }
-        let accepted: Vec<GrantId> = self
-            .ledger
-            .live()
-            .filter(|g| g.state == State::Accepted)
-            .map(|g| g.id().clone())
+        self.mark_restored(&replaced, now)
+    }
+
+    /// A renewal that a crash cut short is finished: the new grant stands, the old one goes.
+    fn finish_renewals(&mut self) -> HashMap<GrantId, LedgerGrant> {
+        let accepted = self.ledger.live().filter(|g| g.state == State::Accepted);
+        let pairs: Vec<(LedgerGrant, LedgerGrant)> = accepted
+            .filter_map(|new| Some((new.clone(), self.ledger.get(new.grant.replaces()?)?.clone())))
             .collect();
+        for (new, old) in &pairs {
+            self.compiler.supersede(old.placement.slot, new.placement.slot);
+        }
+        pairs.into_iter().map(|(new, old)| (new.id().clone(), old)).collect()
+    }
+
+    /// What was written before a crash and never acknowledged is in force now.
+    fn mark_restored(
+        &mut self,
+        replaced: &HashMap<GrantId, LedgerGrant>,
+        now: Now,
+    ) -> Result<(), StartError> {
+        let accepted = self.ledger.live().filter(|g| g.state == State::Accepted);
+        let accepted: Vec<GrantId> = accepted.map(|g| g.id().clone()).collect();
         for id in accepted {
-            // It was written before a crash and never acknowledged: now it is in force.
-            self.ledger.mark_in_force(&id, None, now)?;
+            let old = replaced.get(&id);
+            self.ledger.mark_in_force(&id, old.map(LedgerGrant::id), now)?;
             if let Some(live) = self.ledger.get(&id) {
                 self.audit_in_force(live, None, None, now);
+            }
+            if let Some(old) = old {
+                let by = EndedBy { replaced_by: Some(id.as_str()), ..EndedBy::default() };
+                self.audit_ended(old, EndCause::Replaced, &by, now);
             }
         }
         Ok(())
@@ -193,10 +218,19 @@ impl Enforcer {
         &self,
         grant: &LedgerGrant,
         keys: &ControlPlaneKeys,
-        now: crate::clock::Now,
+        contents: &Contents,
+        now: Now,
     ) -> Option<EndCause> {
         let workload = self.workloads.get(grant.grant.workload());
-        if grant.is_past(now.boot_ns, now.tai_ns) {
+        let p = &grant.placement;
+        // The kernel's word stands: an end that the disk did not take is an end all the same.
+        let ended = contents
+            .slots
+            .get(&p.slot)
+            .is_some_and(|s| s.generation == p.generation && s.deadline_boot_ns == 0);
+        if ended {
+            Some(EndCause::KernelFailed)
+        } else if grant.is_past(now.boot_ns, now.tai_ns) {
             Some(EndCause::Expired)
         } else if !keys.contains(grant.grant.control_plane_kid()) {
             Some(EndCause::KeyWithdrawn)

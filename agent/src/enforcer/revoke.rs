@@ -21,17 +21,14 @@ impl Enforcer {
         received: Now,
     ) -> Result<Revoked, Refusal> {
         let now = self.clock.now();
-        let recorded = self.ledger.revoke(revocation, now);
-        let ended = match recorded {
+        let meant = self.meant(revocation.selectors(), revocation.issued_before());
+        let ended = match self.ledger.revoke(revocation, now) {
             Ok(ledger::Revoked::Applied { ended }) => ended,
-            Ok(ledger::Revoked::Repeated) => return Ok(Revoked::default()),
-            Ok(ledger::Revoked::Stale { newest }) => {
-                let detail =
-                    format!("seq {} is not above {newest}, the newest so far", revocation.seq());
-                return Err(Refusal::new(Reason::RevocationNotNewer, detail));
-            }
+            Ok(ledger::Revoked::Repeated) => Vec::new(),
             Err(error) => {
-                self.close_unrecorded(revocation.selectors(), revocation.issued_before());
+                let id = revocation.jti().as_str();
+                self.finish_revocation(&meant, EndCause::Revoked, peer, id, now);
+                self.note_ledger_trouble(&error);
                 return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
             }
         };
@@ -57,14 +54,16 @@ impl Enforcer {
         peer: &Peer,
     ) -> Result<Revoked, Refusal> {
         let now = self.clock.now();
+        let id = format!("local-{}", now.wall_ns);
+        let meant = self.meant(std::slice::from_ref(&selector), UnixTime(u64::MAX));
         let ended = match self.ledger.revoke_locally(selector.clone(), now) {
             Ok(ended) => ended,
             Err(error) => {
-                self.close_unrecorded(std::slice::from_ref(&selector), UnixTime(u64::MAX));
+                self.finish_revocation(&meant, EndCause::RevokedLocally, peer, &id, now);
+                self.note_ledger_trouble(&error);
                 return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
             }
         };
-        let id = format!("local-{}", now.wall_ns);
         self.finish_revocation(&ended, EndCause::RevokedLocally, peer, &id, now);
         let event = RevocationApplied {
             id,
@@ -95,18 +94,8 @@ impl Enforcer {
         }
     }
 
-    /// The ledger failed: what the revocation means ends in the kernel all the same.
-    fn close_unrecorded(&mut self, selectors: &[Selector], issued_before: UnixTime) {
-        let meant: Vec<LedgerGrant> =
-            self.ledger.matching(selectors, issued_before).cloned().collect();
-        for grant in &meant {
-            self.close_in_kernel(grant);
-        }
-        if !meant.is_empty() {
-            self.note_trouble(
-                "a revocation is in force in the kernel but not in the ledger".to_owned(),
-            );
-        }
+    fn meant(&self, selectors: &[Selector], issued_before: UnixTime) -> Vec<LedgerGrant> {
+        self.ledger.matching(selectors, issued_before).cloned().collect()
     }
 
     /// Acknowledges only what the kernel confirmed.

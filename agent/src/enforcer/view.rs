@@ -11,8 +11,13 @@ use crate::text::chain;
 impl Enforcer {
     pub(super) fn status(&self) -> EnforcerStatus {
         let coverage = self.kernel.coverage();
-        let mut trouble: Vec<String> =
-            self.trouble.iter().chain(&self.slice_trouble).cloned().collect();
+        let mut trouble: Vec<String> = self
+            .trouble
+            .iter()
+            .chain(&self.slice_trouble)
+            .chain(&self.ledger_trouble)
+            .cloned()
+            .collect();
         trouble.extend(
             coverage.iter().filter(|c| !c.attached).map(|c| format!("{}: {}", c.hook, c.detail)),
         );
@@ -109,7 +114,7 @@ impl Enforcer {
         }
     }
 
-    fn kernel_view(&self, placement: &Placement) -> Option<KernelView> {
+    pub(super) fn kernel_view(&self, placement: &Placement) -> Option<KernelView> {
         let slot = self.kernel.slot(placement.slot).ok()?;
         let same = slot.generation == placement.generation
             && slot.deadline_boot_ns == placement.deadline_boot_ns

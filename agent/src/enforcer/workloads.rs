@@ -1,12 +1,13 @@
 //! Workloads and their cgroups: which exist, under which id, and what happens when one is made anew.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use grantd_audit::event::FindingKind;
 use grantd_common::WorkloadId;
-use grantd_grant::policy::SubjectPattern;
-use grantd_grant::{Reason, Refusal, VerifiedGrant, WorkloadName};
+use grantd_grant::policy::{ApprovalRule, SubjectPattern};
+use grantd_grant::{ControlPlaneKeys, KeyId, Reason, Refusal, VerifiedGrant, WorkloadName};
 
 use super::audit::{EndedBy, audit_workload};
 use super::{Enforcer, Settings};
@@ -51,6 +52,7 @@ impl Enforcer {
             }
         }
         self.retry_trouble();
+        self.flush_ledger();
     }
 
     /// Said once, not at every look: a slice that is gone may stay so for long, and holds nobody.
@@ -77,13 +79,12 @@ impl Enforcer {
     pub(super) fn look_at(&mut self, name: &WorkloadName) -> Result<Option<u64>, kernel::Error> {
         let Some(workload) = self.workloads.get(name).cloned() else { return Ok(None) };
         let found = kernel::cgroup_of(&workload.path)?;
-        if found == workload.cgroup {
+        // What the kernel goes by counts: a workload that the config moved elsewhere has an old one there.
+        if found == workload.cgroup && found == self.compiler.cgroup(workload.id) {
             return Ok(found);
         }
         // Grants were given to the processes of the old cgroup: the new one starts with nothing.
-        if workload.cgroup.is_some() {
-            self.end_of_workload(name, found);
-        }
+        self.end_of_workload(name, found);
         let ops = self.compiler.set_cgroup(workload.id, found);
         self.kernel.apply_all(&ops)?;
         if let Some(w) = self.workloads.get_mut(name) {
@@ -138,26 +139,26 @@ impl Enforcer {
         }
     }
 
-    /// Goes by new settings: grants that they no longer cover end.
-    pub(super) fn set_settings(&mut self, settings: Settings) -> Result<u64, Refusal> {
+    /// Goes by new settings and keys: grants that they no longer cover end.
+    pub(super) fn reconfigure(
+        &mut self,
+        settings: Settings,
+        keys: &ControlPlaneKeys,
+        removed: &BTreeSet<KeyId>,
+    ) -> Result<u64, Refusal> {
         self.next_epoch();
         let before = std::mem::replace(&mut self.settings, settings);
         if let Err(error) = self.number_workloads() {
             self.settings = before;
             return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
         }
-        let uncovered: Vec<_> = self
-            .ledger
-            .live()
-            .filter(|g| !self.still_covered(&g.grant))
-            .map(|g| g.id().clone())
-            .collect();
+        let live = self.ledger.live();
+        let uncovered: Vec<_> =
+            live.filter(|g| !self.still_covered(&g.grant)).map(|g| g.id().clone()).collect();
         let detail = "the host's config no longer covers it";
-        let ended = self.end_grants(
-            &uncovered,
-            EndCause::NotCovered,
-            &EndedBy { detail: Some(detail), ..EndedBy::default() },
-        );
+        let by = EndedBy { detail: Some(detail), ..EndedBy::default() };
+        let mut ended = self.end_grants(&uncovered, EndCause::NotCovered, &by);
+        ended += self.retain_control_plane_keys(keys, removed);
         self.forget_removed_workloads();
         self.look_at_cgroups();
         Ok(ended)
@@ -177,7 +178,8 @@ impl Enforcer {
     }
 
     /// Whether the config would still let this grant stand, as far as that can be told without its
-    /// token: workload, subject, lifetime, denies, and a ceiling entry for each destination.
+    /// token: workload, subject, lifetime, denies, and a ceiling entry with its approval for each
+    /// destination.
     pub(super) fn still_covered(&self, grant: &VerifiedGrant) -> bool {
         let policy = &self.settings.policy;
         let ttl = grant.expires().since(grant.issued_at()).unwrap_or(Duration::MAX);
@@ -188,7 +190,10 @@ impl Enforcer {
         known
             && grant.destinations().iter().all(|d| {
                 let allowed = policy.ceiling().iter().any(|entry| {
-                    entry.workloads.contains(grant.workload())
+                    let approved = entry.approval == ApprovalRule::Optional
+                        || grant.approval().is_some_and(|a| a.by != *grant.sub());
+                    approved
+                        && entry.workloads.contains(grant.workload())
                         && entry.max_ttl.is_none_or(|max| ttl <= max)
                         && entry.allow.iter().any(|a| a.covers(d))
                 });

@@ -106,7 +106,7 @@ impl Pump {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if quiet < QUIET_ROUNDS || self.noting {
+            if quiet < QUIET_ROUNDS || self.noting || self.account.waits() {
                 tokio::select! {
                     () = sleep(PERIOD) => {}
                     Some(seen) = self.noted.recv() => self.write_seen(&seen),
@@ -145,13 +145,16 @@ impl Pump {
                     return;
                 }
             };
-            if let Some(gap) = account.took(event.cpu, event.sequence) {
-                lost(recorder, ring, event.cpu, gap, now.unix_ms());
-            }
+            account.took(event.cpu, event.sequence);
             let (audit, at_ms) =
                 record::record(&event, (kind, hook, reason), directory, processes, now);
             recorder.record(audit, at_ms);
         });
+        if taken < BATCH {
+            for (cpu, gap) in account.lost() {
+                lost(recorder, ring, cpu, gap, now.unix_ms());
+            }
+        }
         if taken == 0 {
             self.account_for_the_tail();
         }
