@@ -44,8 +44,9 @@ pub mod capacity {
     pub const PORTSETS: u32 = 16_384;
     /// Ranges in one port set.
     pub const PORTS_PER_SET: usize = 16;
-    /// Bytes of each ring buffer.
-    pub const RING_BYTES: u32 = 4 << 20;
+    /// Bytes of each ring buffer: some 12,000 events. The reader maps each twice, so this counts fourfold
+    /// in its resident memory.
+    pub const RING_BYTES: u32 = 2 << 20;
     /// CPUs whose events are told apart.
     pub const CPUS: u32 = 4096;
     /// Entries of `SEEN`: index = ring x [`CPUS`] + CPU.

@@ -204,6 +204,8 @@ pub struct GrantRef(pub u64);
 impl GrantRef {
     /// No grant: never allowed anything.
     pub const NONE: Self = Self(0);
+    /// An address hook is just writing where the socket is allowed to.
+    pub const IN_TRANSITION: Self = Self(u64::MAX);
 
     /// From its parts.
     #[inline(always)]

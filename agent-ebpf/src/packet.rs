@@ -22,10 +22,10 @@ pub(crate) fn check(ctx: &SkBuffContext, direction: Direction) -> i32 {
     let Some(packet) = raw::packet(ctx, direction) else {
         return dropped(ctx, direction, storage, &Endpoint::NONE, Reason::Malformed);
     };
-    match judge(&Maps, &raw::now(), direction, storage.read(), &packet) {
+    match judge(&Maps, &raw::now(), direction, &storage.tag(), &packet) {
         PacketVerdict::Pass => PASS,
-        PacketVerdict::Retag(evidence) => {
-            storage.set_grant(evidence.grant);
+        PacketVerdict::Retag { from, to } => {
+            storage.move_grant(from, to);
             PASS
         }
         PacketVerdict::Drop(reason) => dropped(ctx, direction, storage, &packet.far, reason),

@@ -5,9 +5,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ktime_get_tai_ns, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use grantd_common::packet::{Direction, Packet};
+use grantd_common::packet::{Direction, Packet, Tag};
 use grantd_common::{
     Address, Endpoint, GrantRef, Match, Now, Port, Protocol, SocketState, WorkloadId,
 };
@@ -39,8 +40,7 @@ impl Storage {
         if p.is_null() { None } else { Some(Self(p.cast())) }
     }
 
-    /// A copy of the tag parts. Grant and destination may be of two different moments: a torn
-    /// destination compares unequal and is then looked up.
+    /// The storage itself. Fields that hooks write while the socket is in use are read by [`Self::tag`].
     #[inline(always)]
     pub(crate) fn read(self) -> &'static SocketState {
         // SAFETY: non-null, lives as long as the program runs.
@@ -53,12 +53,13 @@ impl Storage {
         unsafe { (*self.0).workload = workload }
     }
 
-    /// Where the socket was allowed to. The destination is written before the grant: in between,
-    /// the old grant stands, which is the narrower state.
+    /// Where the socket was allowed to. Address hooks run under the socket's lock, one at a time; packet
+    /// hooks on other CPUs see the mark while destination and grant do not belong together.
     #[inline(always)]
     pub(crate) fn allow(self, to: &Endpoint, evidence: &Match, boot_ns: u64) {
         // SAFETY: as above; the grant is one aligned word.
         unsafe {
+            (&raw mut (*self.0).grant).write_volatile(GrantRef::IN_TRANSITION);
             (&raw mut (*self.0).destination).write_volatile(*to);
             (&raw mut (*self.0).grant).write_volatile(evidence.grant);
             (*self.0).name = evidence.name;
@@ -67,10 +68,35 @@ impl Storage {
         }
     }
 
+    /// What packets are judged by: grant and destination of one moment, or the mark that there is none
+    /// such now. Packet hooks run without the socket's lock.
     #[inline(always)]
-    pub(crate) fn set_grant(self, grant: GrantRef) {
+    pub(crate) fn tag(self) -> Tag {
         // SAFETY: as above.
-        unsafe { (&raw mut (*self.0).grant).write_volatile(grant) }
+        unsafe {
+            let before = (&raw const (*self.0).grant).read_volatile();
+            let destination = (&raw const (*self.0).destination).read_volatile();
+            let after = (&raw const (*self.0).grant).read_volatile();
+            let grant = if before.0 == after.0 { before } else { GrantRef::IN_TRANSITION };
+            Tag { workload: (*self.0).workload, grant, destination }
+        }
+    }
+
+    /// Moves the socket to another grant if it still rests on `from`. Packet hooks run without the
+    /// socket's lock, so a plain write could undo what an address hook has decided meanwhile.
+    #[inline(always)]
+    pub(crate) fn move_grant(self, from: GrantRef, to: GrantRef) {
+        // SAFETY: one instruction on an aligned word of the storage, and its two operand registers;
+        // the instruction exists since kernel 5.12.
+        unsafe {
+            let word = &raw mut (*self.0).grant;
+            asm!(
+                "r0 = cmpxchg_64({p} + 0, r0, {new})",
+                p = in(reg) word,
+                new = in(reg) to.0,
+                inout("r0") from.0 => _,
+            );
+        }
     }
 
     /// Marks that a drop was reported; `true` for the first.

@@ -69,8 +69,16 @@ pub(crate) fn prepared(mut cargo: Command) -> Result<Command> {
         "--release",
     ]);
     cargo.arg("--target-dir").arg(workspace::root().join("target/ebpf"));
-    // The host's release profile strips debugging information, and splits code over several units.
-    for setting in ["lto=true", "panic=\"abort\"", "codegen-units=1", "strip=\"none\"", "debug=2"] {
+    // The host's release profile strips debugging information, and panics where numbers wrap around: a
+    // kernel program has nowhere to go then, and the verifier refuses one that could.
+    for setting in [
+        "lto=true",
+        "panic=\"abort\"",
+        "codegen-units=1",
+        "strip=\"none\"",
+        "debug=2",
+        "overflow-checks=false",
+    ] {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
     }
     Ok(cargo)
