@@ -58,7 +58,7 @@ unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
     let mut value = by;
     // SAFETY: one instruction, which touches the pointed-to word and its operand register.
     unsafe {
-        asm!("{v} = atomic_fetch_add((u64 *)({p} + 0), {v})", p = in(reg) p, v = inout(reg) value)
+        asm!("{v} = atomic_fetch_add((u64 *)({p} + 0), {v})", p = in(reg) p, v = inout(reg) value);
     };
     value
 }
@@ -91,8 +91,8 @@ pub(crate) fn report(r: &Report) {
         cookie: r.cookie,
         cgroup: task.cgroup,
         pid: (task.pid_tgid >> 32) as u32,
-        tid: task.pid_tgid as u32,
-        uid: task.uid_gid as u32,
+        tid: low(task.pid_tgid),
+        uid: low(task.uid_gid),
         gid: (task.uid_gid >> 32) as u32,
         workload: r.workload,
         socket_workload: r.socket_workload,
@@ -123,6 +123,13 @@ fn wake(ring: Ring, waiting: u64) -> u64 {
         }
     }
     if waiting >= capacity::RING_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+/// The lower of two numbers that a helper returns in one word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is the other number")]
+const fn low(pair: u64) -> u32 {
+    pair as u32
 }
 
 struct Task {

@@ -199,7 +199,9 @@ pub(crate) fn destination(ctx: &SockAddrContext, v6: bool) -> Option<Endpoint> {
         )
     };
     let protocol = u8::try_from(protocol).ok()?;
-    Some(Endpoint::new(address, Port((port as u16).to_ne_bytes()), Protocol(protocol)))
+    // A big-endian number of 16 bits in the first half of the word.
+    let [high, low, ..] = port.to_le_bytes();
+    Some(Endpoint::new(address, Port([high, low]), Protocol(protocol)))
 }
 
 /// Rewrites an unspecified destination to the loopback address that the kernel would take it for.

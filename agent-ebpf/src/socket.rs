@@ -39,7 +39,8 @@ pub(crate) fn create(ctx: &SockContext) -> i32 {
     };
     count(counter::REASONS + refused as u32);
     let mut to = Endpoint::NONE;
-    to.protocol = Protocol(kind.protocol as u8);
+    // Numbers beyond a byte (MPTCP is 262) are shown by the socket type alone.
+    to.protocol = Protocol(u8::try_from(kind.protocol).unwrap_or(0));
     report(&Report {
         kind: EventKind::Denied,
         hook: Hook::SockCreate,

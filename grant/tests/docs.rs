@@ -14,5 +14,9 @@ fn the_documented_reasons_are_those_of_the_code_with_their_check_and_status() {
         let row = format!("| {} | `{reason}` | {} | ", reason.check(), reason.http_status());
         assert!(rows.iter().any(|r| r.starts_with(&row)), "docs/push.md lacks the row {row}");
     }
-    assert_eq!(rows.len(), Reason::ALL.len(), "docs/push.md has rows for reasons that do not exist");
+    assert_eq!(
+        rows.len(),
+        Reason::ALL.len(),
+        "docs/push.md has rows for reasons that do not exist"
+    );
 }
