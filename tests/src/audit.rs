@@ -132,6 +132,12 @@ impl Spool {
         Self { directory: state.join("audit") }
     }
 
+    /// The spool in this directory.
+    #[must_use]
+    pub fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
     /// Its directory.
     #[must_use]
     pub fn directory(&self) -> &Path {

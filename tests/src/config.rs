@@ -33,6 +33,8 @@ pub struct ConfigFile {
     pub state: PathBuf,
     /// `[paths] run`.
     pub run: PathBuf,
+    /// `[audit] dir`; left out where it is `None`.
+    pub audit: Option<PathBuf>,
     /// `[[workload]]`.
     pub workloads: Vec<WorkloadEntry>,
     /// `[[ceiling]]`.
@@ -100,6 +102,9 @@ impl ConfigFile {
         writeln!(text, "bpffs = {}\n", quoted(&self.bpffs))?;
         writeln!(text, "[time]\nunsynchronised = {:?}\n", self.unsynchronised)?;
         writeln!(text, "[paths]\nstate = {}\nrun = {}", quoted(&self.state), quoted(&self.run))?;
+        if let Some(audit) = &self.audit {
+            writeln!(text, "\n[audit]\ndir = {}", quoted(audit))?;
+        }
         self.workloads.iter().try_for_each(|workload| workload.write(text))?;
         self.ceilings.iter().try_for_each(|ceiling| ceiling.write(text))
     }

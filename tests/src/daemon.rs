@@ -21,6 +21,9 @@ const START: Duration = Duration::from_secs(20);
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(10);
 
+/// `USER_HZ`: the unit of times in `/proc/<pid>/stat`, 100 on every Linux that this runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// Where and how the daemon runs.
 pub struct Daemon {
     config: ConfigFile,
@@ -135,6 +138,19 @@ impl Daemon {
     pub fn pid(&self) -> Result<i32> {
         let child = self.child.as_ref().context("the daemon is not running")?;
         i32::try_from(child.id()).context("a process id")
+    }
+
+    /// How much processor time it has used so far.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
+        // The name before the last parenthesis may hold anything; utime and stime are the 14th and 15th.
+        let (_, fields) = stat.rsplit_once(')').context("/proc/<pid>/stat without a name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = ticks.sum::<Result<u64, _>>().context("/proc/<pid>/stat")?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
     /// Kills it with SIGKILL and waits for its end.

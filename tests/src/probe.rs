@@ -103,3 +103,12 @@ pub struct Attack {
     /// What the system answered.
     pub answer: String,
 }
+
+/// Datagrams sent from many sockets at once.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Burst {
+    /// How many sockets there are.
+    pub sockets: usize,
+    /// How many of their datagrams the kernel took.
+    pub taken: usize,
+}

@@ -173,6 +173,20 @@ impl Workload {
         }
     }
 
+    /// Holds a connection that says nothing until it is told to.
+    ///
+    /// # Errors
+    /// When it does not stand.
+    pub fn talk(&self, to: SocketAddr) -> Result<Talking> {
+        let running = self.start(&["talk", &to.to_string()])?;
+        match running.next(Duration::from_secs(5))? {
+            Held::Connected { .. } => Ok(Talking { running }),
+            other @ (Held::Exchange { .. } | Held::Broke { .. }) => {
+                bail!("a connection that should be held does not stand: {other:?}")
+            }
+        }
+    }
+
     fn probe(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs::find("probe")?);
         command.arg("--cgroup").arg(&self.cgroup);
@@ -244,6 +258,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A connection that says nothing until it is told to.
+#[derive(Debug)]
+pub struct Talking {
+    running: Running,
+}
+
+impl Talking {
+    /// Sends one request; whether it was answered.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub fn answered(&mut self) -> Result<bool> {
+        Ok(matches!(self.running.command("ping")?, Held::Exchange { .. }))
     }
 }
 

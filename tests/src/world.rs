@@ -335,6 +335,7 @@ fn config_file(
         unsynchronised: "allow",
         state: workdir.subdir("state", 0o700)?,
         run: workdir.subdir("run", 0o755)?,
+        audit: None,
         workloads: vec![
             workload("coding-agent", CODING_CLIENT),
             workload("research-agent", RESEARCH_CLIENT),

@@ -21,6 +21,8 @@ use serde::Serialize;
 mod attack;
 #[path = "probe/reach.rs"]
 mod reach;
+#[path = "probe/swap.rs"]
+mod swap;
 
 /// Tries to reach things from inside a control group.
 #[derive(Parser)]
@@ -63,6 +65,8 @@ enum What {
         #[arg(long)]
         idle: bool,
     },
+    /// Hold a connection: a request at each line on standard input, and nothing in between.
+    Talk { to: SocketAddr },
     /// Connect again and again; ends after so many, or when standard input ends.
     Loop {
         to: SocketAddr,
@@ -75,6 +79,10 @@ enum What {
     Each { to: Vec<SocketAddr> },
     /// Wait for a line on standard input before each command on it: `tcp ADDR` or `udp ADDR`.
     Serve,
+    /// Hold many UDP sockets that are connected to one destination, and at each line on standard
+    /// input: `race` sends to it and to the other at the same moment, `own` to it, `other` to the
+    /// other; a report of how many datagrams the kernel took follows each.
+    Swap(swap::Targets),
     /// Try what an agent's user must not be able to do.
     Attack(attack::Targets),
     /// Become another program.
@@ -100,11 +108,13 @@ fn main() -> Result<()> {
             let interval = (!idle).then(|| Duration::from_millis(interval_ms));
             reach::hold(to, interval, &mut |event| say(event))
         }
+        What::Talk { to } => reach::talk(to, &mut |event| say(event)),
         What::Loop { to, count, interval_us } => {
             say(&reach::repeat(to, count, Duration::from_micros(interval_us)))
         }
         What::Each { to } => say(&reach::each(&to)),
         What::Serve => serve(),
+        What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
         What::Exec { command } => become_program(&command),
         What::Stand => stand(),

@@ -1,6 +1,6 @@
 //! Attempts to reach something.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,8 @@ use grantd_e2e::probe::{Attempt, Held, Latency, Tally};
 use nix::errno::Errno;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long [`talk`] waits for an answer: several times what TCP needs to send a lost one again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The error's name as programmers know it.
 pub(crate) fn name(error: &std::io::Error) -> String {
@@ -94,6 +96,30 @@ pub(crate) fn hold(
         }
     };
     report(&broke(error, exchanges))
+}
+
+/// Holds a connection that says nothing but what it is asked to: a request and the wait for its answer
+/// at each line on standard input.
+pub(crate) fn talk(to: SocketAddr, report: &mut dyn FnMut(&Held) -> Result<()>) -> Result<()> {
+    let mut stream = match TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
+        Ok(stream) => stream,
+        Err(error) => return report(&broke(name(&error), 0)),
+    };
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    report(&Held::Connected { at_us: unix_micros(), local: stream.local_addr()? })?;
+    let mut number = 0;
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let answered = stream.write_all(b"ping").and_then(|()| stream.read(&mut [0; 64]));
+        number += u64::from(answered.is_ok());
+        report(&match answered {
+            Ok(0) => broke("EOF".to_owned(), number),
+            Ok(_) => Held::Exchange { number, at_us: unix_micros() },
+            Err(error) => broke(name(&error), number),
+        })?;
+    }
+    Ok(())
 }
 
 fn broke(error: String, exchanges: u64) -> Held {
