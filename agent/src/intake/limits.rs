@@ -6,9 +6,9 @@ use std::time::Duration;
 /// Authenticated connections at once. A control plane needs a handful.
 const MAX_CONNECTIONS: usize = 64;
 /// TLS handshakes at once: whoever reaches the port can begin one.
-const MAX_HANDSHAKES: usize = 64;
-/// TLS handshakes at once of one source.
-const MAX_HANDSHAKES_PER_SOURCE: usize = 8;
+const MAX_HANDSHAKES: usize = 128;
+/// TLS handshakes at once of one source: a control plane that reconnects brings a few dozen.
+const MAX_HANDSHAKES_PER_SOURCE: usize = 40;
 /// Requests in hand at once, over all connections.
 const MAX_REQUESTS: usize = 128;
 /// Requests in hand at once on one HTTP/2 connection.
