@@ -126,7 +126,7 @@ impl PushAdmission {
     }
 
     async fn coverage(&self) -> Value {
-        match self.enforcer.status().await {
+        match self.enforcer.coverage().await {
             Ok(status) => coverage_json(&status),
             Err(_) => Value::Null,
         }

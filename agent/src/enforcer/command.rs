@@ -114,6 +114,9 @@ pub(super) enum Command {
     Status {
         reply: Reply<EnforcerStatus>,
     },
+    Coverage {
+        reply: Reply<EnforcerStatus>,
+    },
     Grants {
         workload: Option<String>,
         after: Option<String>,
@@ -155,6 +158,7 @@ impl Enforcer {
             Command::SetFrozen { frozen, reply } => answer(reply, self.set_frozen(frozen)),
             Command::Enrol { workload, reply } => answer(reply, self.enrol(&workload)),
             Command::Status { reply } => answer(reply, self.status()),
+            Command::Coverage { reply } => answer(reply, self.coverage_only()),
             Command::Grants { workload, after, limit, reply } => {
                 answer(reply, self.grants(workload.as_deref(), after.as_deref(), limit));
             }
@@ -307,6 +311,15 @@ impl EnforcerHandle {
     /// The daemon is stopping.
     pub async fn status(&self) -> Result<EnforcerStatus, Refusal> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Only trouble and coverage, as of the last look (at most half a second old): for every answer to
+    /// a push.
+    ///
+    /// # Errors
+    /// The daemon is stopping.
+    pub async fn coverage(&self) -> Result<EnforcerStatus, Refusal> {
+        self.ask(|reply| Command::Coverage { reply }).await
     }
 
     /// A page of live grants, read back from the kernel.

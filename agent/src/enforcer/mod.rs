@@ -28,7 +28,7 @@ pub use restore::{Start, StartError};
 
 use crate::clock::{BootTimer, Clock, StepWatch};
 use crate::compile::Compiler;
-use crate::kernel::Kernel;
+use crate::kernel::{HookCoverage, Kernel};
 use crate::ledger::Ledger;
 use command::Command;
 use workloads::Workload;
@@ -73,6 +73,8 @@ pub struct Enforcer {
     trouble: Option<String>,
     /// What the disk did not take and is tried again: while it stands, no new grant is taken.
     ledger_trouble: Option<String>,
+    /// The hooks, as of the last look.
+    coverage: Vec<HookCoverage>,
     /// Told to stop.
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.

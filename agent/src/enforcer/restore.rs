@@ -75,6 +75,7 @@ impl Enforcer {
             trouble: None,
             slice_trouble: None,
             ledger_trouble: None,
+            coverage: Vec::new(),
             stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),
@@ -82,6 +83,7 @@ impl Enforcer {
         enforcer.number_workloads()?;
         enforcer.tell_opened(opened);
         enforcer.bring_together(keys)?;
+        enforcer.coverage = enforcer.kernel.coverage();
         Ok(enforcer)
     }
 

@@ -5,22 +5,29 @@ use grantd_grant::{GrantId, Reason, Refusal};
 use super::Enforcer;
 use super::command::EnforcerStatus;
 use crate::ctl::{GrantPage, GrantView, KernelView, WorkloadStatus};
+use crate::kernel::HookCoverage;
 use crate::ledger::{LedgerGrant, Placement, State};
 use crate::text::chain;
 
 impl Enforcer {
+    /// What stands in the way of enforcement, with the hooks as they were found.
+    fn all_trouble(&self, coverage: &[HookCoverage]) -> Vec<String> {
+        let noted = self.trouble.iter().chain(&self.slice_trouble).chain(&self.ledger_trouble);
+        let detached = coverage.iter().filter(|c| !c.attached);
+        noted.cloned().chain(detached.map(|c| format!("{}: {}", c.hook, c.detail))).collect()
+    }
+
+    pub(super) fn coverage_only(&self) -> EnforcerStatus {
+        EnforcerStatus {
+            trouble: self.all_trouble(&self.coverage),
+            coverage: self.coverage.clone(),
+            ..EnforcerStatus::default()
+        }
+    }
+
     pub(super) fn status(&self) -> EnforcerStatus {
         let coverage = self.kernel.coverage();
-        let mut trouble: Vec<String> = self
-            .trouble
-            .iter()
-            .chain(&self.slice_trouble)
-            .chain(&self.ledger_trouble)
-            .cloned()
-            .collect();
-        trouble.extend(
-            coverage.iter().filter(|c| !c.attached).map(|c| format!("{}: {}", c.hook, c.detail)),
-        );
+        let mut trouble = self.all_trouble(&coverage);
         let counters = self.kernel.counters().unwrap_or_else(|error| {
             trouble.push(chain(&error));
             Vec::new()
@@ -42,10 +49,6 @@ impl Enforcer {
     }
 
     fn workload_status(&self) -> Vec<WorkloadStatus> {
-        let mut live = std::collections::HashMap::new();
-        for grant in self.ledger.live() {
-            *live.entry(grant.grant.workload().clone()).or_insert(0u64) += 1;
-        }
         let mut all: Vec<WorkloadStatus> = self
             .workloads
             .iter()
@@ -54,7 +57,7 @@ impl Enforcer {
                 cgroup: w.path.clone(),
                 cgroup_id: w.cgroup,
                 present: w.cgroup.is_some(),
-                live_grants: live.get(name).copied().unwrap_or(0),
+                live_grants: self.ledger.count_of(name) as u64,
             })
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -45,6 +45,7 @@ impl Enforcer {
     /// Follows the slice and every workload's cgroup.
     pub(super) fn look_at_cgroups(&mut self) {
         self.look_at_slice();
+        self.coverage = self.kernel.coverage();
         let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         for name in names {
             if let Err(error) = self.look_at(&name) {
