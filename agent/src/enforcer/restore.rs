@@ -151,7 +151,7 @@ impl Enforcer {
             }
         }
         self.compiler.adopt_superseded(&contents);
-        let replaced = self.finish_renewals();
+        let replaced = self.finish_renewals(&over);
         self.reconcile().map_err(StartError::Reconcile)?;
         self.ledger.end_many(over.iter().map(|(g, cause)| (g.id(), *cause)), now)?;
         for (grant, cause) in &over {
@@ -160,11 +160,16 @@ impl Enforcer {
         self.mark_restored(&replaced, now)
     }
 
-    /// A renewal that a crash cut short is finished: the new grant stands, the old one goes.
-    fn finish_renewals(&mut self) -> HashMap<GrantId, LedgerGrant> {
+    /// A renewal that a crash cut short is finished: the new grant stands, the old one goes. One that is
+    /// `over` already has its end.
+    fn finish_renewals(
+        &mut self,
+        over: &[(LedgerGrant, EndCause)],
+    ) -> HashMap<GrantId, LedgerGrant> {
         let accepted = self.ledger.live().filter(|g| g.state == State::Accepted);
         let pairs: Vec<(LedgerGrant, LedgerGrant)> = accepted
             .filter_map(|new| Some((new.clone(), self.ledger.get(new.grant.replaces()?)?.clone())))
+            .filter(|(_, old)| over.iter().all(|(ended, _)| ended.id() != old.id()))
             .collect();
         for (new, old) in &pairs {
             self.compiler.supersede(old.placement.slot, new.placement.slot);
@@ -226,12 +231,11 @@ impl Enforcer {
         let workload = self.workloads.get(grant.grant.workload());
         let p = &grant.placement;
         // The kernel's word stands: an end that the disk did not take is an end all the same.
-        let ended = contents
-            .slots
-            .get(&p.slot)
-            .is_some_and(|s| s.generation == p.generation && s.deadline_boot_ns == 0);
-        if ended {
-            Some(EndCause::KernelFailed)
+        let slot = contents.slots.get(&p.slot).filter(|s| s.generation == p.generation);
+        let ended = slot.filter(|s| s.deadline_boot_ns == 0);
+        if let Some(slot) = ended {
+            let replaced = slot.successor != 0;
+            Some(if replaced { EndCause::Replaced } else { EndCause::KernelFailed })
         } else if grant.is_past(now.boot_ns, now.tai_ns) {
             Some(EndCause::Expired)
         } else if !keys.contains(grant.grant.control_plane_kid()) {
