@@ -31,6 +31,10 @@ pub enum EventKind {
     Denied = 2,
     /// The first packet of a socket was dropped since it was last allowed.
     Dropped = 3,
+    /// A connection ended by itself.
+    Closed = 4,
+    /// A connection was ended because its grant was over.
+    Reset = 5,
 }
 
 impl EventKind {
@@ -41,6 +45,8 @@ impl EventKind {
             1 => Some(Self::Allowed),
             2 => Some(Self::Denied),
             3 => Some(Self::Dropped),
+            4 => Some(Self::Closed),
+            5 => Some(Self::Reset),
             _ => None,
         }
     }
@@ -64,6 +70,33 @@ pub enum Hook {
     Egress = 6,
     /// `cgroup_skb/ingress`
     Ingress = 7,
+    /// `sockops`
+    SockOps = 8,
+    /// `cgroup/sock_release`
+    SockRelease = 9,
+    /// `cgroup/setsockopt`
+    Setsockopt = 10,
+    // 11 to 19: further cgroup hooks.
+    /// The guard: `lsm_cgroup/socket_create`
+    GuardSocketCreate = 20,
+    /// The guard: `lsm_cgroup/socket_connect`
+    GuardSocketConnect = 21,
+    /// The guard: `lsm_cgroup/socket_sendmsg`
+    GuardSocketSendmsg = 22,
+    /// The guard: `lsm_cgroup/socket_recvmsg`
+    GuardSocketRecvmsg = 23,
+    /// The guard: `lsm_cgroup/file_receive`
+    GuardFileReceive = 24,
+    /// The guard: `lsm_cgroup/unix_stream_connect`
+    GuardUnixStreamConnect = 25,
+    /// The guard: `lsm_cgroup/unix_may_send`
+    GuardUnixMaySend = 26,
+    /// The guard: `lsm_cgroup/ptrace_access_check`
+    GuardPtraceAccessCheck = 27,
+    /// The guard: `lsm_cgroup/bpf`
+    GuardBpf = 28,
+    /// The guard: `lsm_cgroup/userns_create`
+    GuardUsernsCreate = 29,
 }
 
 impl Hook {
@@ -78,6 +111,19 @@ impl Hook {
             5 => Some(Self::Sendmsg6),
             6 => Some(Self::Egress),
             7 => Some(Self::Ingress),
+            8 => Some(Self::SockOps),
+            9 => Some(Self::SockRelease),
+            10 => Some(Self::Setsockopt),
+            20 => Some(Self::GuardSocketCreate),
+            21 => Some(Self::GuardSocketConnect),
+            22 => Some(Self::GuardSocketSendmsg),
+            23 => Some(Self::GuardSocketRecvmsg),
+            24 => Some(Self::GuardFileReceive),
+            25 => Some(Self::GuardUnixStreamConnect),
+            26 => Some(Self::GuardUnixMaySend),
+            27 => Some(Self::GuardPtraceAccessCheck),
+            28 => Some(Self::GuardBpf),
+            29 => Some(Self::GuardUsernsCreate),
             _ => None,
         }
     }
@@ -93,6 +139,19 @@ impl Hook {
             Self::Sendmsg6 => "sendmsg6",
             Self::Egress => "egress",
             Self::Ingress => "ingress",
+            Self::SockOps => "sock_ops",
+            Self::SockRelease => "sock_release",
+            Self::Setsockopt => "setsockopt",
+            Self::GuardSocketCreate => "guard_socket_create",
+            Self::GuardSocketConnect => "guard_socket_connect",
+            Self::GuardSocketSendmsg => "guard_socket_sendmsg",
+            Self::GuardSocketRecvmsg => "guard_socket_recvmsg",
+            Self::GuardFileReceive => "guard_file_receive",
+            Self::GuardUnixStreamConnect => "guard_unix_stream_connect",
+            Self::GuardUnixMaySend => "guard_unix_may_send",
+            Self::GuardPtraceAccessCheck => "guard_ptrace_access_check",
+            Self::GuardBpf => "guard_bpf",
+            Self::GuardUsernsCreate => "guard_userns_create",
         }
     }
 }
@@ -145,8 +204,22 @@ pub struct Event {
     pub name: u32,
     /// The task's `comm`, NUL-padded; empty for packets.
     pub comm: [u8; 16],
+    /// The local port, where it is known; else 0.
+    pub local_port: Port,
+    /// Always zero.
+    pub padding2: u16,
+    /// More about a refusal, as its hook says: a socket option (`level << 16 | option`), an address
+    /// family, a process id; else 0.
+    pub detail: u32,
+    /// The socket's network namespace (`SO_NETNS_COOKIE`); 0 where the hook cannot tell.
+    pub netns: u64,
+    /// For [`EventKind::Closed`] and [`EventKind::Reset`]: when it was allowed, `CLOCK_BOOTTIME`
+    /// nanoseconds; else 0.
+    pub opened_boot_ns: u64,
+    /// For the same: bytes out, bytes in, packets out, packets in.
+    pub counters: [u64; 4],
     /// Room for later fields within the same ABI; always zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 /// Why bytes are not an event.
@@ -216,7 +289,13 @@ impl Event {
             allowed_to: r.endpoint()?,
             name: r.u32()?,
             comm: r.take()?,
-            reserved: [r.u64()?, r.u64()?, r.u64()?],
+            local_port: Port(r.take()?),
+            padding2: r.take().map(u16::from_ne_bytes)?,
+            detail: r.u32()?,
+            netns: r.u64()?,
+            opened_boot_ns: r.u64()?,
+            counters: [r.u64()?, r.u64()?, r.u64()?, r.u64()?],
+            reserved: [r.u64()?, r.u64()?],
         };
         r.0.is_empty().then_some(event)
     }

@@ -3,8 +3,8 @@
 use crate::address::{Address, Endpoint, Port, Protocol};
 use crate::event::Event;
 use crate::tables::{
-    ExactKey, ExactRule, GrantRef, GrantSlot, PortRange, PortSet, RangeKey, RangeRule, SocketState,
-    WorkloadEntry, WorkloadId,
+    ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
+    SocketState, Usage, WorkloadEntry, WorkloadId,
 };
 
 mod sealed {
@@ -39,17 +39,21 @@ abi! {
     ExactKey: 24, align 4, { workload @ 0, port @ 4, protocol @ 6, padding @ 7, address @ 8 };
     ExactRule: 24, align 8, { slot @ 0, generation @ 4, not_after_boot_ns @ 8, name @ 16, padding @ 20 };
     RangeKey: 24, align 4, { workload @ 0, protocol @ 4, padding @ 5, address @ 8 };
+    InboundKey: 24, align 4, { workload @ 0, port @ 4, protocol @ 6, padding @ 7, address @ 8 };
+    Usage: 16, align 8, { sockets @ 0, max @ 8 };
     RangeRule: 4, align 4, { port_set @ 0 };
     PortRange: 12, align 4, { from @ 0, to @ 2, slot @ 4, generation @ 8 };
     PortSet: 200, align 4, { workload @ 0, protocol @ 4, padding @ 5, ranges @ 8 };
     SocketState: 128, align 8, {
         workload @ 0, name @ 4, grant @ 8, destination @ 16, flags @ 36,
-        allowed_boot_ns @ 40, counters @ 48, reserved @ 80,
+        allowed_boot_ns @ 40, counters @ 48, netns @ 80, cgroup @ 88, pid @ 96, uid @ 100, comm @ 104,
+        reserved @ 120,
     };
-    Event: 160, align 8, {
+    Event: 208, align 8, {
         kind @ 0, hook @ 1, reason @ 2, padding @ 3, cpu @ 4, sequence @ 8, boot_ns @ 16, cookie @ 24,
         cgroup @ 32, pid @ 40, tid @ 44, uid @ 48, gid @ 52, workload @ 56, socket_workload @ 60,
         slot @ 64, generation @ 68, to @ 72, socket_type @ 92, allowed_to @ 96, name @ 116,
-        comm @ 120, reserved @ 136,
+        comm @ 120, local_port @ 136, padding2 @ 138, detail @ 140, netns @ 144, opened_boot_ns @ 152,
+        counters @ 160, reserved @ 192,
     };
 }

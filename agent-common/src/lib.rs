@@ -22,13 +22,13 @@ pub use event::{Event, EventKind, Hook, Ring};
 pub use layout::Abi;
 pub use reason::Reason;
 pub use tables::{
-    ExactKey, ExactRule, GrantRef, GrantSlot, PortRange, PortSet, RangeKey, RangeRule, SocketState,
-    WorkloadEntry, WorkloadId,
+    ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
+    SocketState, Usage, WorkloadEntry, WorkloadId,
 };
 
 /// Version of everything in this crate. The loader refuses a kernel object of another version, and
 /// pins lie in a directory named after it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Sizes of the kernel maps: what userspace checks pinned maps against, and where quotas come from.
 pub mod capacity {
@@ -42,9 +42,11 @@ pub mod capacity {
     pub const RANGES: u32 = 131_072;
     /// Entries of `PORTSETS`: index 0 never valid.
     pub const PORTSETS: u32 = 16_384;
+    /// Entries of `INBOUND`: ports at which workloads may be reached.
+    pub const INBOUND: u32 = 8192;
     /// Ranges in one port set.
     pub const PORTS_PER_SET: usize = 16;
-    /// Bytes of each ring buffer: some 12,000 events. The reader maps each twice, so this counts fourfold
+    /// Bytes of each ring buffer: some 10,000 events. The reader maps each twice, so this counts fourfold
     /// in its resident memory.
     pub const RING_BYTES: u32 = 2 << 20;
     /// CPUs whose events are told apart.

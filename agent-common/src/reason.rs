@@ -30,7 +30,11 @@ macro_rules! reasons {
 reasons! {
     /// A live grant covers the destination.
     Granted = 1, "granted";
-    // 2 to 9: further ways to be allowed.
+    /// The other end is a socket of the same workload, over loopback.
+    SameWorkload = 2, "same_workload";
+    /// The host's config lets this workload be reached there.
+    Listener = 3, "listener";
+    // 4 to 9: further ways to be allowed.
     /// No grant of this workload names the destination.
     NoGrant = 10, "no_grant";
     /// A grant named it, and its deadline has passed.
@@ -50,7 +54,13 @@ reasons! {
     UnknownWorkload = 21, "unknown_workload";
     /// The kernel could not store the socket's tag.
     StorageFull = 22, "storage_full";
-    // 23 to 29: further identity failures.
+    /// The enforced slice was made anew and its hooks are not attached yet.
+    SliceNotReady = 23, "slice_not_ready";
+    /// The workload's cgroup was made anew and what its predecessor was granted has not ended yet.
+    WorkloadPending = 24, "workload_pending";
+    /// The workload holds as many sockets as it may.
+    TooManySockets = 25, "max_sockets";
+    // 26 to 29: further identity failures.
     /// Only TCP streams and UDP datagrams over IPv4 and IPv6 may be opened.
     SocketType = 30, "socket_type";
     /// A packet whose headers could not be read.
@@ -65,7 +75,24 @@ reasons! {
     Untagged = 35, "untagged";
     /// Something comes in that no connection of the workload asked for.
     Inbound = 36, "inbound";
-    // 37 and on: further packet and socket checks.
+    /// A socket option that could send packets elsewhere, or keep them for later.
+    SocketOption = 37, "socket_option";
+    /// A listening socket answers a call with SYN-ACK and sends nothing else.
+    ListenerSends = 38, "listener_sends";
+    // 39: a further packet or socket check.
+    /// The guard: a socket of a family other than IPv4, IPv6, local and route netlink.
+    Family = 40, "address_family";
+    /// The guard: a local socket outside the workload that is not listed.
+    LocalSocket = 41, "local_socket";
+    /// The guard: a descriptor of a socket that was made elsewhere.
+    ForeignDescriptor = 42, "foreign_descriptor";
+    /// The guard: looking into a process outside the workload.
+    Ptrace = 43, "ptrace";
+    /// The guard: the bpf(2) system call.
+    Bpf = 44, "bpf";
+    /// The guard: making a user namespace.
+    UserNamespace = 45, "user_namespace";
+    // 46 and on: further checks of the guard.
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ impl WorkloadId {
 pub struct WorkloadEntry {
     /// Which workload the cgroup is.
     pub workload: WorkloadId,
-    /// [`WorkloadEntry::SLICE`] and [`WorkloadEntry::RANGES`].
+    /// [`WorkloadEntry::SLICE`], [`WorkloadEntry::RANGES`], [`WorkloadEntry::ATTACHED`] and
+    /// [`WorkloadEntry::PENDING`].
     pub flags: u32,
 }
 
@@ -36,6 +37,64 @@ impl WorkloadEntry {
     pub const SLICE: u32 = 1;
     /// The workload holds at least one rule in `RANGES`. Set before the first is written.
     pub const RANGES: u32 = 2;
+    /// The slice's own hooks are attached to this cgroup. Until then no task in it may make a socket:
+    /// no packet hook would see it.
+    pub const ATTACHED: u32 = 4;
+    /// The cgroup was made anew and the daemon has not yet ended what its predecessor was granted.
+    /// Sockets are tagged as the workload's, and reach nothing.
+    pub const PENDING: u32 = 8;
+}
+
+/// Value of `USAGE`, keyed by workload: its sockets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Sockets that its tasks made and have not closed. Written by the kernel.
+    pub sockets: i64,
+    /// How many it may hold; 0: [`Usage::DEFAULT_MAX`].
+    pub max: i64,
+}
+
+impl Usage {
+    /// Where the config says nothing.
+    pub const DEFAULT_MAX: i64 = 65_536;
+}
+
+/// Data of an `INBOUND` key: who may reach a workload at a port. The kernel matches its leading
+/// `prefix_len` bits, so what must match whole comes first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InboundKey {
+    /// Whose listener, network order.
+    pub workload: [u8; 4],
+    /// Its port.
+    pub port: Port,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Always zero.
+    pub padding: u8,
+    /// The caller's address prefix.
+    pub address: Address,
+}
+
+impl InboundKey {
+    /// Bits before the address.
+    pub const FIXED_BITS: u32 = 64;
+    /// Bits of a whole key: what a look-up asks for.
+    pub const ALL_BITS: u32 = Self::FIXED_BITS + 128;
+
+    /// From its parts; `from` is the caller.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(workload: WorkloadId, port: Port, from: &Endpoint) -> Self {
+        Self {
+            workload: workload.0.to_be_bytes(),
+            port,
+            protocol: from.protocol,
+            padding: 0,
+            address: from.address,
+        }
+    }
 }
 
 /// Value of `GRANTS`: one slot for each grant, to which its rules and sockets point.
@@ -206,6 +265,10 @@ impl GrantRef {
     pub const NONE: Self = Self(0);
     /// An address hook is just writing where the socket is allowed to.
     pub const IN_TRANSITION: Self = Self(u64::MAX);
+    /// No grant: the other end is a socket of the same workload. Like the next, a slot that no map holds.
+    pub const SAME_WORKLOAD: Self = Self(u64::MAX - 1);
+    /// No grant: the other end called, or the host's config lets it call.
+    pub const INBOUND: Self = Self(u64::MAX - 2);
 
     /// From its parts.
     #[inline(always)]
@@ -242,20 +305,41 @@ pub struct SocketState {
     pub grant: GrantRef,
     /// Where it was last allowed to.
     pub destination: Endpoint,
-    /// [`SocketState::DROP_REPORTED`].
+    /// [`SocketState::DROP_REPORTED`] and the ones after it.
     pub flags: u32,
     /// When it was last allowed, `CLOCK_BOOTTIME` nanoseconds.
     pub allowed_boot_ns: u64,
-    /// Bytes and packets, out and in. Room for the life-cycle records; always zero for now.
+    /// Bytes out, bytes in, packets out, packets in, of datagrams; the kernel itself counts for TCP.
     pub counters: [u64; 4],
-    /// Room for later fields within the same ABI; always zero.
-    pub reserved: [u64; 6],
+    /// The socket's network namespace (`SO_NETNS_COOKIE`).
+    pub netns: u64,
+    /// The cgroup of the task that it was last allowed to.
+    pub cgroup: u64,
+    /// That task's process id.
+    pub pid: u32,
+    /// Its user id.
+    pub uid: u32,
+    /// Its `comm`.
+    pub comm: [u8; 16],
+    /// Room for later fields; always zero. The size of this struct stays over ABIs, so that an upgrade
+    /// adopts the sockets of live connections.
+    pub reserved: [u64; 1],
 }
 
 impl SocketState {
     /// A dropped packet of this socket was reported since it was last allowed; the next ones are
     /// only counted.
     pub const DROP_REPORTED: u32 = 1;
+    /// Counted in `USAGE`.
+    pub const COUNTED: u32 = 2;
+    /// It stands for a connection, or a datagram socket with a fixed peer: `connect` was allowed.
+    pub const CONNECTED: u32 = 4;
+    /// The other end called.
+    pub const ACCEPTED: u32 = 8;
+    /// The other end was seen to be a socket of the same workload, and cannot become another.
+    pub const PEER_CONFIRMED: u32 = 16;
+    /// A record of its end is due: it was allowed and no end was reported since.
+    pub const OPEN: u32 = 32;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use grantd_common::event::counter;
 use grantd_common::{
-    Endpoint, Event, EventKind, GrantRef, Hook, Reason, Ring, WorkloadId, capacity,
+    Endpoint, Event, EventKind, GrantRef, Hook, Port, Reason, Ring, WorkloadId, capacity,
 };
 
 use crate::maps::{COUNTERS, DENIALS, FLOWS, WAKE};
@@ -68,7 +68,7 @@ unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
 #[inline(always)]
 pub(crate) fn report(r: &Report) {
     let (ring, map) = match r.kind {
-        EventKind::Allowed => (Ring::Flows, &FLOWS),
+        EventKind::Allowed | EventKind::Closed | EventKind::Reset => (Ring::Flows, &FLOWS),
         EventKind::Denied | EventKind::Dropped => (Ring::Denials, &DENIALS),
     };
     let sequence = count(counter::SEQUENCE + ring as u32);
@@ -103,7 +103,13 @@ pub(crate) fn report(r: &Report) {
         allowed_to: r.allowed_to,
         name: r.name,
         comm: task.comm,
-        reserved: [0; 3],
+        local_port: Port([0, 0]),
+        padding2: 0,
+        detail: 0,
+        netns: 0,
+        opened_boot_ns: 0,
+        counters: [0; 4],
+        reserved: [0; 2],
     });
     entry.submit(wake(ring, map.query(AVAILABLE)));
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use grantd_audit::event::{
-    Cgroup, Connection, Direction, Event as AuditEvent, KernelStamp, Workload,
+    Cgroup, Connection, Direction, Event as AuditEvent, KernelStamp, Traffic, Workload,
 };
 use grantd_common::{Endpoint, Event, EventKind, GrantRef, Hook, Reason, WorkloadId};
 
@@ -19,16 +19,17 @@ pub(super) fn record(
     processes: &mut Processes,
     now: Now,
 ) -> (AuditEvent, u64) {
+    let ended = matches!(kind, EventKind::Closed | EventKind::Reset);
     let rewritten = reason == Reason::Rewritten;
     let asked = if rewritten { &event.allowed_to } else { &event.to };
     let connection = Connection {
         cookie: event.cookie,
         protocol: event.to.protocol.0,
-        direction: direction(hook, asked),
+        direction: direction(event, hook, asked),
         destination: socket_address(asked),
         rewritten_to: if rewritten { socket_address(&event.to) } else { None },
         hook: hook.as_str().into(),
-        reason: if kind == EventKind::Allowed { "".into() } else { reason.as_str().into() },
+        reason: cause(kind, reason).into(),
         workload: Some(workload(event, directory)),
         grant: directory
             .grant(GrantRef::new(event.slot, event.generation))
@@ -39,6 +40,9 @@ pub(super) fn record(
             sequence: event.sequence,
             boot_ns: event.boot_ns,
         }),
+        traffic: ended.then(|| traffic(event)),
+        duration_ms: ended
+            .then(|| event.boot_ns.saturating_sub(event.opened_boot_ns) / 1_000_000),
         ..Connection::default()
     };
     let age_ms = now.boot_ns.saturating_sub(event.boot_ns) / 1_000_000;
@@ -46,8 +50,25 @@ pub(super) fn record(
     let audit = match kind {
         EventKind::Allowed => AuditEvent::ConnectionAllowed(connection),
         EventKind::Denied | EventKind::Dropped => AuditEvent::ConnectionDenied(connection),
+        EventKind::Closed => AuditEvent::ConnectionClosed(connection),
+        EventKind::Reset => AuditEvent::ConnectionCut(connection),
     };
     (audit, at_ms)
+}
+
+/// Why, as records show it: nothing for what was granted.
+const fn cause(kind: EventKind, reason: Reason) -> &'static str {
+    match (kind, reason) {
+        (EventKind::Allowed | EventKind::Closed, Reason::Granted) => "",
+        // The grant's own record says by whom and why.
+        (EventKind::Reset, Reason::Ended) => "revoked",
+        (_, reason) => reason.as_str(),
+    }
+}
+
+fn traffic(event: &Event) -> Traffic {
+    let [bytes_out, bytes_in, packets_out, packets_in] = event.counters;
+    Traffic { bytes_in, bytes_out, packets_in, packets_out }
 }
 
 fn workload(event: &Event, directory: &Directory) -> Workload {
@@ -60,7 +81,7 @@ fn workload(event: &Event, directory: &Directory) -> Workload {
     shown
 }
 
-fn direction(hook: Hook, to: &Endpoint) -> Direction {
+fn direction(event: &Event, hook: Hook, to: &Endpoint) -> Direction {
     let loopback = match to.address.to_ip() {
         IpAddr::V4(v4) => v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_loopback(),
@@ -68,12 +89,27 @@ fn direction(hook: Hook, to: &Endpoint) -> Direction {
     match hook {
         Hook::Ingress => Direction::Inbound,
         _ if loopback => Direction::Local,
+        // A connection that the other end opened is first seen when it stands.
+        Hook::SockOps if event.slot == GrantRef::INBOUND.slot() => Direction::Inbound,
         Hook::SockCreate
         | Hook::Connect4
         | Hook::Connect6
         | Hook::Sendmsg4
         | Hook::Sendmsg6
-        | Hook::Egress => Direction::Outbound,
+        | Hook::Egress
+        | Hook::SockOps
+        | Hook::SockRelease
+        | Hook::Setsockopt
+        | Hook::GuardSocketCreate
+        | Hook::GuardSocketConnect
+        | Hook::GuardSocketSendmsg
+        | Hook::GuardSocketRecvmsg
+        | Hook::GuardFileReceive
+        | Hook::GuardUnixStreamConnect
+        | Hook::GuardUnixMaySend
+        | Hook::GuardPtraceAccessCheck
+        | Hook::GuardBpf
+        | Hook::GuardUsernsCreate => Direction::Outbound,
     }
 }
 
