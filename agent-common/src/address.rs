@@ -47,6 +47,19 @@ impl Address {
         high | low == 0 && ((a[10] == 0 && a[11] == 0) || (a[10] == 0xff && a[11] == 0xff))
     }
 
+    /// Whether this is in `127.0.0.0/8` or is `::1`: what is sent there is delivered in the same network
+    /// namespace.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        let a = &self.0;
+        if self.is_v4() {
+            return a[12] == 127;
+        }
+        let high = a[0] | a[1] | a[2] | a[3] | a[4] | a[5] | a[6] | a[7] | a[8] | a[9];
+        high | a[10] | a[11] | a[12] | a[13] | a[14] == 0 && a[15] == 1
+    }
+
     /// The loopback address of the same family: what the kernel would use in place of an
     /// unspecified destination.
     #[inline(always)]
@@ -149,6 +162,17 @@ mod tests {
         let plain: Ipv4Addr = "10.1.2.3".parse().unwrap();
         assert_eq!(Address::from(IpAddr::V6(mapped)), Address::from(IpAddr::V4(plain)));
         assert_eq!(Address::from(IpAddr::V6(mapped)).to_ip(), IpAddr::V4(plain));
+    }
+
+    #[test]
+    fn only_what_stays_in_the_namespace_counts_as_loopback() {
+        for text in ["127.0.0.1", "127.255.0.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(Address::from(text.parse::<IpAddr>().unwrap()).is_loopback(), "{text}");
+        }
+        for text in ["128.0.0.1", "0.0.0.0", "::", "::7f00:1", "::2", "64:ff9b::7f00:1", "fe80::1"]
+        {
+            assert!(!Address::from(text.parse::<IpAddr>().unwrap()).is_loopback(), "{text}");
+        }
     }
 
     #[test]

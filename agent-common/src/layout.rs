@@ -4,7 +4,7 @@ use crate::address::{Address, Endpoint, Port, Protocol};
 use crate::event::Event;
 use crate::tables::{
     ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
-    SocketState, Usage, WorkloadEntry, WorkloadId,
+    SocketState, WorkloadEntry, WorkloadId,
 };
 
 mod sealed {
@@ -40,7 +40,6 @@ abi! {
     ExactRule: 24, align 8, { slot @ 0, generation @ 4, not_after_boot_ns @ 8, name @ 16, padding @ 20 };
     RangeKey: 24, align 4, { workload @ 0, protocol @ 4, padding @ 5, address @ 8 };
     InboundKey: 24, align 4, { workload @ 0, port @ 4, protocol @ 6, padding @ 7, address @ 8 };
-    Usage: 16, align 8, { sockets @ 0, max @ 8 };
     RangeRule: 4, align 4, { port_set @ 0 };
     PortRange: 12, align 4, { from @ 0, to @ 2, slot @ 4, generation @ 8 };
     PortSet: 200, align 4, { workload @ 0, protocol @ 4, padding @ 5, ranges @ 8 };

@@ -12,6 +12,8 @@ pub mod address;
 pub mod decide;
 pub mod event;
 pub mod layout;
+pub mod life;
+pub mod options;
 pub mod packet;
 pub mod reason;
 pub mod tables;
@@ -23,7 +25,7 @@ pub use layout::Abi;
 pub use reason::Reason;
 pub use tables::{
     ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
-    SocketState, Usage, WorkloadEntry, WorkloadId,
+    SocketState, WorkloadEntry, WorkloadId,
 };
 
 /// Version of everything in this crate. The loader refuses a kernel object of another version, and
@@ -44,6 +46,8 @@ pub mod capacity {
     pub const PORTSETS: u32 = 16_384;
     /// Entries of `INBOUND`: ports at which workloads may be reached.
     pub const INBOUND: u32 = 8192;
+    /// Sockets that a workload may hold where the config says nothing.
+    pub const DEFAULT_MAX_SOCKETS: u64 = 65_536;
     /// Ranges in one port set.
     pub const PORTS_PER_SET: usize = 16;
     /// Bytes of each ring buffer: some 10,000 events. The reader maps each twice, so this counts fourfold

@@ -1,19 +1,34 @@
 //! The packet check: what a socket of a workload may send and receive. Pure, like [`crate::decide`].
 
-use crate::address::Endpoint;
+use crate::address::{Endpoint, Protocol};
 use crate::decide::{Now, Query, Tables, Verdict, decide};
 use crate::reason::Reason;
-use crate::tables::{GrantRef, WorkloadId};
+use crate::tables::{GrantRef, InboundKey, WorkloadId};
 
 /// What the headers of one packet say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The far end: destination when leaving, source when coming in.
     pub far: Endpoint,
+    /// The near end: the workload's own side.
+    pub near: Endpoint,
     /// IPv4 options, or an IPv6 extension header.
     pub options: bool,
     /// A TCP segment that only resets: no payload, RST set.
     pub reset: bool,
+    /// A TCP segment with SYN and ACK set: the answer to a call.
+    pub answer: bool,
+}
+
+impl Packet {
+    /// Before the headers are read.
+    pub const UNREAD: Self = Self {
+        far: Endpoint::NONE,
+        near: Endpoint::NONE,
+        options: false,
+        reset: false,
+        answer: false,
+    };
 }
 
 /// Which way the packet goes.
@@ -35,6 +50,31 @@ pub struct Tag {
     pub grant: GrantRef,
     /// Where it was last allowed to.
     pub destination: Endpoint,
+    /// It is a TCP socket that listens.
+    pub listening: bool,
+    /// [`crate::SocketState::PEER_CONFIRMED`].
+    pub confirmed: bool,
+}
+
+/// Whose socket is at the far end, in the same network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Not one of this workload, or none.
+    Other,
+    /// One of this workload that waits for calls or for datagrams of anybody: another may stand in its
+    /// place later.
+    Open,
+    /// The one other end of this connection, and of this workload.
+    Own,
+}
+
+/// What a packet check asks beyond the policy maps.
+pub trait Peers {
+    /// Whose socket the far end is. Only asked for loopback addresses: elsewhere a socket that is bound to
+    /// every address would seem to be the far end of anything.
+    fn peer(&self, workload: WorkloadId, near: &Endpoint, far: &Endpoint) -> Peer;
+    /// `INBOUND`: whether the host's config lets this caller in.
+    fn may_call(&self, key: &InboundKey) -> bool;
 }
 
 /// What becomes of the packet.
@@ -43,6 +83,8 @@ pub struct Tag {
 pub enum PacketVerdict {
     /// It goes on.
     Pass,
+    /// It goes on, and the far end need not be looked for again: [`crate::SocketState::PEER_CONFIRMED`].
+    Confirm,
     /// It goes on, and the socket from now on rests on another grant, since its own was replaced. To be
     /// written only if the socket still rests on `from`: an address hook may have allowed it elsewhere
     /// meanwhile.
@@ -58,37 +100,105 @@ pub enum PacketVerdict {
 
 /// Judges one packet of a tagged socket.
 #[inline(always)]
-pub fn judge<T: Tables>(
-    tables: &T,
+pub fn judge<T: Tables + Peers>(
+    world: &T,
     now: &Now,
     direction: Direction,
     socket: &Tag,
     packet: &Packet,
 ) -> PacketVerdict {
+    let open = match by_tag(world, now, direction, socket, packet) {
+        Ok(verdict) => return verdict,
+        Err(open) => open,
+    };
+    if open.ask_grants {
+        let query = Query { workload: socket.workload, to: packet.far, ask_ranges: true };
+        match decide(world, now, &query) {
+            Verdict::Allow(evidence) if open.superseded => {
+                return PacketVerdict::Retag { from: socket.grant, to: evidence.grant };
+            }
+            Verdict::Allow(_) => return PacketVerdict::Pass,
+            Verdict::Deny(_) if open.superseded => return dead(packet, Reason::Superseded),
+            Verdict::Deny(_) => {}
+        }
+    }
+    match beside_grants(world, socket, packet) {
+        Peer::Own if open.confirm && packet.far.protocol.0 == Protocol::TCP.0 => {
+            PacketVerdict::Confirm
+        }
+        Peer::Own | Peer::Open => PacketVerdict::Pass,
+        Peer::Other => PacketVerdict::Drop(open.reason),
+    }
+}
+
+/// What the tag leaves open.
+struct Open {
+    /// The grants decide first.
+    ask_grants: bool,
+    /// The socket's grant was replaced: only another grant can carry it on.
+    superseded: bool,
+    /// An own far end need not be looked for again.
+    confirm: bool,
+    /// Why it is dropped if nothing allows it.
+    reason: Reason,
+}
+
+/// What can be told from the tag and the slot alone, without a further look-up.
+#[inline(always)]
+fn by_tag<T: Tables>(
+    world: &T,
+    now: &Now,
+    direction: Direction,
+    socket: &Tag,
+    packet: &Packet,
+) -> Result<PacketVerdict, Open> {
     if packet.options {
-        return PacketVerdict::Drop(Reason::HeaderOptions);
+        return Ok(PacketVerdict::Drop(Reason::HeaderOptions));
     }
-    let grant = socket.grant;
-    if grant.slot() == 0 {
-        return PacketVerdict::Drop(match direction {
-            Direction::Egress => Reason::NoDestination,
-            Direction::Ingress => Reason::Inbound,
-        });
-    }
-    if grant.0 == GrantRef::IN_TRANSITION.0 || !same(&packet.far, &socket.destination) {
-        return elsewhere(tables, now, direction, socket, packet);
-    }
-    let Some(slot) = tables.slot(grant.slot()) else { return dead(packet, Reason::NoGrant) };
-    if slot.successor != 0 && slot.generation == grant.generation() {
-        return match ask(tables, now, socket, packet) {
-            Verdict::Allow(evidence) => PacketVerdict::Retag { from: grant, to: evidence.grant },
-            Verdict::Deny(_) => dead(packet, Reason::Superseded),
+    let open =
+        |ask_grants, confirm, reason| Err(Open { ask_grants, superseded: false, confirm, reason });
+    if socket.listening {
+        // It is called by its own workload, or by whom the config lets in, and answers.
+        return match direction {
+            Direction::Egress if packet.answer || packet.reset => Ok(PacketVerdict::Pass),
+            Direction::Egress => Ok(PacketVerdict::Drop(Reason::ListenerSends)),
+            Direction::Ingress => open(false, false, Reason::Inbound),
         };
     }
-    match slot.refusal(grant.generation(), now) {
+    let grant = socket.grant;
+    let straight = same(&packet.far, &socket.destination);
+    if straight && (grant.0 == GrantRef::SAME_WORKLOAD.0 || grant.0 == GrantRef::INBOUND.0) {
+        if socket.confirmed && packet.far.protocol.0 == Protocol::TCP.0 {
+            return Ok(PacketVerdict::Pass);
+        }
+        return open(false, true, refused(direction));
+    }
+    if grant.slot() == 0 {
+        // What comes in to a socket that was never allowed anywhere is nobody's answer.
+        return open(
+            false,
+            false,
+            match direction {
+                Direction::Egress => Reason::NoDestination,
+                Direction::Ingress => Reason::Inbound,
+            },
+        );
+    }
+    if !straight || grant.0 == GrantRef::IN_TRANSITION.0 {
+        // An unconnected datagram socket that talks to several, one whose tag is just being written, or a
+        // destination that was rewritten after the check: what really leaves must be allowed in its own
+        // right.
+        return open(true, false, refused(direction));
+    }
+    let Some(slot) = world.slot(grant.slot()) else { return Ok(dead(packet, Reason::NoGrant)) };
+    if slot.successor != 0 && slot.generation == grant.generation() {
+        let reason = Reason::Superseded;
+        return Err(Open { ask_grants: true, superseded: true, confirm: false, reason });
+    }
+    Ok(match slot.refusal(grant.generation(), now) {
         None => PacketVerdict::Pass,
         Some(reason) => dead(packet, reason),
-    }
+    })
 }
 
 /// A reset still goes through, so that both ends learn of a cut connection.
@@ -97,34 +207,32 @@ const fn dead(packet: &Packet, reason: Reason) -> PacketVerdict {
     if packet.reset { PacketVerdict::Pass } else { PacketVerdict::Drop(reason) }
 }
 
-/// The far end is not the one that the socket was last allowed to: an unconnected datagram socket
-/// that talks to several, one whose tag is just being written, or a destination that was rewritten after
-/// the check. What really leaves
-/// must be granted in its own right.
 #[inline(always)]
-fn elsewhere<T: Tables>(
-    tables: &T,
-    now: &Now,
-    direction: Direction,
-    socket: &Tag,
-    packet: &Packet,
-) -> PacketVerdict {
-    match ask(tables, now, socket, packet) {
-        Verdict::Allow(_) => PacketVerdict::Pass,
-        Verdict::Deny(_) => PacketVerdict::Drop(match direction {
-            Direction::Egress => Reason::Rewritten,
-            Direction::Ingress => Reason::Inbound,
-        }),
+const fn refused(direction: Direction) -> Reason {
+    match direction {
+        Direction::Egress => Reason::Rewritten,
+        Direction::Ingress => Reason::Inbound,
     }
 }
 
+/// What is allowed with no grant: the workload's own sockets over loopback, and callers that the config
+/// names.
 #[inline(always)]
-fn ask<T: Tables>(tables: &T, now: &Now, socket: &Tag, packet: &Packet) -> Verdict {
-    decide(tables, now, &Query { workload: socket.workload, to: packet.far, ask_ranges: true })
+fn beside_grants<T: Tables + Peers>(world: &T, socket: &Tag, packet: &Packet) -> Peer {
+    if packet.far.address.is_loopback() {
+        match world.peer(socket.workload, &packet.near, &packet.far) {
+            Peer::Other => {}
+            found @ (Peer::Own | Peer::Open) => return found,
+        }
+    }
+    if world.may_call(&InboundKey::new(socket.workload, packet.near.port, &packet.far)) {
+        return Peer::Open;
+    }
+    Peer::Other
 }
 
 #[inline(always)]
-fn same(a: &Endpoint, b: &Endpoint) -> bool {
+pub(crate) fn same(a: &Endpoint, b: &Endpoint) -> bool {
     let (x, y) = (u128::from_ne_bytes(a.address.0), u128::from_ne_bytes(b.address.0));
     x == y && a.port.get() == b.port.get() && a.protocol.0 == b.protocol.0
 }
@@ -145,6 +253,35 @@ mod tests {
     /// Destination 1 under slot 1 (ended, replaced by 3) and slot 3; destination 2 under slot 2.
     struct World {
         live: [bool; 4],
+    }
+
+    /// The workload's own side of every packet here.
+    fn near() -> Endpoint {
+        Endpoint::new(Address::from_v4([127, 0, 0, 1]), Port::new(8080), Protocol::TCP)
+    }
+
+    /// Loopback port 1 is a connection of the workload itself, port 2 a listener of it.
+    fn on_loopback(port: u16) -> Endpoint {
+        Endpoint::new(Address::from_v4([127, 0, 0, 1]), Port::new(port), Protocol::TCP)
+    }
+
+    fn packet(far: Endpoint) -> Packet {
+        Packet { far, near: near(), options: false, reset: false, answer: false }
+    }
+
+    impl Peers for World {
+        fn peer(&self, workload: WorkloadId, _: &Endpoint, far: &Endpoint) -> Peer {
+            assert!(far.address.is_loopback(), "a wildcard listener would match any address");
+            match (workload, far.port.get()) {
+                (WORKLOAD, 1) => Peer::Own,
+                (WORKLOAD, 2) => Peer::Open,
+                _ => Peer::Other,
+            }
+        }
+        /// Only 10.0.0.7 may call, and only at port 8080.
+        fn may_call(&self, key: &InboundKey) -> bool {
+            *key == InboundKey::new(WORKLOAD, Port::new(8080), &to(7))
+        }
     }
 
     impl Tables for World {
@@ -174,11 +311,12 @@ mod tests {
     }
 
     fn tag(destination: u8, grant: GrantRef) -> Tag {
-        Tag { workload: WORKLOAD, grant, destination: to(destination) }
+        let destination = to(destination);
+        Tag { workload: WORKLOAD, grant, destination, listening: false, confirmed: false }
     }
 
     fn egress(world: &World, tag: &Tag, destination: u8, reset: bool) -> PacketVerdict {
-        let packet = Packet { far: to(destination), options: false, reset };
+        let packet = Packet { reset, ..packet(to(destination)) };
         judge(world, &NOW, Direction::Egress, tag, &packet)
     }
 
@@ -220,9 +358,71 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_within_the_workload_needs_no_grant_and_another_one_in_its_place_gets_nothing() {
+        let world = World { live: [false; 4] };
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let to = |port: u16, confirmed: bool| {
+                let socket = Tag {
+                    destination: on_loopback(port),
+                    confirmed,
+                    ..tag(1, GrantRef::SAME_WORKLOAD)
+                };
+                judge(&world, &NOW, direction, &socket, &packet(on_loopback(port)))
+            };
+            assert_eq!(to(1, false), PacketVerdict::Confirm);
+            assert_eq!(to(2, false), PacketVerdict::Pass, "a listener may be another's later");
+            let other = PacketVerdict::Drop(refused(direction));
+            assert_eq!(to(3, false), other, "the far end is somebody else's");
+            assert_eq!(to(3, true), PacketVerdict::Pass, "it was confirmed and cannot change");
+            let socket = Tag { confirmed: true, ..tag(1, GrantRef::SAME_WORKLOAD) };
+            let far = super::tests::to(9);
+            let elsewhere = judge(&world, &NOW, direction, &socket, &packet(far));
+            assert_eq!(elsewhere, other, "confirmed for one far end only");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_called_by_its_own_workload_or_by_whom_the_config_names_and_only_answers() {
+        let world = World { live: [true; 4] };
+        let socket = Tag { listening: true, ..tag(2, GrantRef::new(2, 1)) };
+        let ingress = |far| judge(&world, &NOW, Direction::Ingress, &socket, &packet(far));
+        assert_eq!(ingress(on_loopback(1)), PacketVerdict::Pass);
+        assert_eq!(ingress(to(7)), PacketVerdict::Pass);
+        for other in [on_loopback(3), to(2), to(8)] {
+            assert_eq!(ingress(other), PacketVerdict::Drop(Reason::Inbound), "{other:?}");
+        }
+        let egress = |packet| judge(&world, &NOW, Direction::Egress, &socket, &packet);
+        let call = packet(to(2));
+        assert_eq!(egress(Packet { answer: true, ..call }), PacketVerdict::Pass);
+        assert_eq!(egress(Packet { reset: true, ..call }), PacketVerdict::Pass);
+        assert_eq!(egress(call), PacketVerdict::Drop(Reason::ListenerSends));
+    }
+
+    #[test]
+    fn who_was_let_in_stays_only_as_long_as_the_config_lets_it() {
+        let world = World { live: [false; 4] };
+        let accepted = |last| Tag { ..tag(last, GrantRef::INBOUND) };
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let judged = |last| judge(&world, &NOW, direction, &accepted(last), &packet(to(last)));
+            assert_eq!(judged(7), PacketVerdict::Pass);
+            assert_eq!(judged(8), PacketVerdict::Drop(refused(direction)));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_never_allowed_anywhere_hears_nobody_even_if_a_grant_names_him() {
+        let world = World { live: [true; 4] };
+        let never = tag(2, GrantRef::NONE);
+        let heard = judge(&world, &NOW, Direction::Ingress, &never, &packet(to(2)));
+        assert_eq!(heard, PacketVerdict::Drop(Reason::Inbound));
+        let own = judge(&world, &NOW, Direction::Ingress, &never, &packet(on_loopback(1)));
+        assert_eq!(own, PacketVerdict::Pass);
+    }
+
+    #[test]
     fn headers_that_carry_another_destination_never_leave() {
         let world = World { live: [true; 4] };
-        let packet = Packet { far: to(2), options: true, reset: true };
+        let packet = Packet { options: true, reset: true, ..packet(to(2)) };
         let socket = tag(2, GrantRef::new(2, 1));
         let verdict = judge(&world, &NOW, Direction::Egress, &socket, &packet);
         assert_eq!(verdict, PacketVerdict::Drop(Reason::HeaderOptions));

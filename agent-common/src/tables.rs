@@ -45,21 +45,6 @@ impl WorkloadEntry {
     pub const PENDING: u32 = 8;
 }
 
-/// Value of `USAGE`, keyed by workload: its sockets.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Sockets that its tasks made and have not closed. Written by the kernel.
-    pub sockets: i64,
-    /// How many it may hold; 0: [`Usage::DEFAULT_MAX`].
-    pub max: i64,
-}
-
-impl Usage {
-    /// Where the config says nothing.
-    pub const DEFAULT_MAX: i64 = 65_536;
-}
-
 /// Data of an `INBOUND` key: who may reach a workload at a port. The kernel matches its leading
 /// `prefix_len` bits, so what must match whole comes first.
 #[repr(C)]

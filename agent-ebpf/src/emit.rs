@@ -9,10 +9,12 @@ use aya_ebpf::helpers::generated::{
 };
 use grantd_common::event::counter;
 use grantd_common::{
-    Endpoint, Event, EventKind, GrantRef, Hook, Port, Reason, Ring, WorkloadId, capacity,
+    Endpoint, Event, EventKind, GrantRef, Hook, Port, Reason, Ring, SocketState, WorkloadId,
+    capacity,
 };
 
 use crate::maps::{COUNTERS, DENIALS, FLOWS, WAKE};
+use crate::storage::Storage;
 
 /// `BPF_RB_AVAIL_DATA`.
 const AVAILABLE: u64 = 0;
@@ -25,7 +27,7 @@ const FORCE_WAKEUP: u64 = 2;
 pub(crate) struct Report {
     pub(crate) kind: EventKind,
     pub(crate) hook: Hook,
-    pub(crate) reason: Reason,
+    pub(crate) reason: u8,
     pub(crate) boot_ns: u64,
     pub(crate) cookie: u64,
     pub(crate) workload: WorkloadId,
@@ -35,6 +37,44 @@ pub(crate) struct Report {
     pub(crate) to: Endpoint,
     pub(crate) allowed_to: Endpoint,
     pub(crate) socket_type: u32,
+    pub(crate) who: Who,
+    pub(crate) local_port: Port,
+    pub(crate) detail: u32,
+    pub(crate) netns: u64,
+}
+
+/// Whose doing it was.
+#[derive(Clone, Copy)]
+pub(crate) enum Who {
+    /// A packet has no task of its own: whatever runs just now is not who sent it.
+    Nobody,
+    /// The current task.
+    Current,
+}
+
+impl Report {
+    /// A refusal of something that has no destination: all else is to be filled in.
+    #[inline(always)]
+    pub(crate) fn refusal(hook: Hook, reason: Reason, boot_ns: u64) -> Self {
+        Self {
+            kind: EventKind::Denied,
+            hook,
+            reason: reason as u8,
+            boot_ns,
+            cookie: 0,
+            workload: WorkloadId::NONE,
+            socket_workload: WorkloadId::NONE,
+            grant: GrantRef::NONE,
+            name: 0,
+            to: Endpoint::NONE,
+            allowed_to: Endpoint::NONE,
+            socket_type: 0,
+            who: Who::Nobody,
+            local_port: Port([0, 0]),
+            detail: 0,
+            netns: 0,
+        }
+    }
 }
 
 /// Adds one to a counter and returns what it was. Programs may be preempted, so this is atomic
@@ -54,7 +94,7 @@ pub(crate) fn count(index: u32) -> u64 {
 /// # Safety
 /// `p` is an aligned `u64` in a map element.
 #[inline(always)]
-unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
+pub(crate) unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
     let mut value = by;
     // SAFETY: one instruction, which touches the pointed-to word and its operand register.
     unsafe {
@@ -65,8 +105,20 @@ unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
 
 /// Writes one event. A full ring never alters the verdict: the event is counted as lost, and its
 /// sequence number stays unused.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn report(r: &Report) {
+    write(r, None);
+}
+
+/// The same for the end of what a socket was allowed to: task, time and traffic are those that its storage
+/// remembers.
+#[inline(never)]
+pub(crate) fn report_end(r: &Report, storage: Storage) {
+    write(r, Some(storage));
+}
+
+#[inline(always)]
+fn write(r: &Report, ended: Option<Storage>) {
     let (ring, map) = match r.kind {
         EventKind::Allowed | EventKind::Closed | EventKind::Reset => (Ring::Flows, &FLOWS),
         EventKind::Denied | EventKind::Dropped => (Ring::Denials, &DENIALS),
@@ -76,13 +128,18 @@ pub(crate) fn report(r: &Report) {
         count(counter::LOST + ring as u32);
         return;
     };
-    let packet = matches!(r.hook, Hook::Egress | Hook::Ingress);
-    // A packet has no task of its own: whatever runs just now is not who sent it.
-    let task = if packet { Task::NONE } else { Task::current() };
+    let (task, opened_boot_ns, counters) = match (ended, r.who) {
+        (Some(storage), _) => {
+            let s = storage.read();
+            (Task::recorded(s), s.allowed_boot_ns, s.counters)
+        }
+        (None, Who::Nobody) => (Task::NONE, 0, [0; 4]),
+        (None, Who::Current) => (Task::current(), 0, [0; 4]),
+    };
     entry.write(Event {
         kind: r.kind as u8,
         hook: r.hook as u8,
-        reason: r.reason as u8,
+        reason: r.reason,
         padding: 0,
         // SAFETY: a helper without arguments.
         cpu: unsafe { bpf_get_smp_processor_id() },
@@ -103,12 +160,12 @@ pub(crate) fn report(r: &Report) {
         allowed_to: r.allowed_to,
         name: r.name,
         comm: task.comm,
-        local_port: Port([0, 0]),
+        local_port: r.local_port,
         padding2: 0,
-        detail: 0,
-        netns: 0,
-        opened_boot_ns: 0,
-        counters: [0; 4],
+        detail: r.detail,
+        netns: r.netns,
+        opened_boot_ns,
+        counters,
         reserved: [0; 2],
     });
     entry.submit(wake(ring, map.query(AVAILABLE)));
@@ -147,6 +204,16 @@ struct Task {
 
 impl Task {
     const NONE: Self = Self { cgroup: 0, pid_tgid: 0, uid_gid: 0, comm: [0; 16] };
+
+    #[inline(always)]
+    const fn recorded(s: &SocketState) -> Self {
+        Self {
+            cgroup: s.cgroup,
+            pid_tgid: (s.pid as u64) << 32,
+            uid_gid: s.uid as u64,
+            comm: s.comm,
+        }
+    }
 
     #[inline(always)]
     fn current() -> Self {

@@ -9,24 +9,36 @@
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod ends;
+#[cfg(target_arch = "bpf")]
 mod identity;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod peer;
+#[cfg(target_arch = "bpf")]
 mod raw;
 #[cfg(target_arch = "bpf")]
 mod socket;
+#[cfg(target_arch = "bpf")]
+mod storage;
+#[cfg(target_arch = "bpf")]
+mod usage;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr};
-    use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
+    use aya_ebpf::macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops as sock_ops_program,
+    };
+    use aya_ebpf::programs::{
+        SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext,
+    };
     use grantd_common::Hook;
     use grantd_common::packet::Direction;
 
-    use crate::{packet, socket};
+    use crate::{ends, packet, socket};
 
     #[cgroup_sock(sock_create)]
     fn sock_create(ctx: SockContext) -> i32 {
@@ -35,22 +47,37 @@ mod programs {
 
     #[cgroup_sock_addr(connect4)]
     fn connect4(ctx: SockAddrContext) -> i32 {
-        socket::send(&ctx, Hook::Connect4)
+        socket::send::<false>(&ctx, Hook::Connect4)
     }
 
     #[cgroup_sock_addr(connect6)]
     fn connect6(ctx: SockAddrContext) -> i32 {
-        socket::send(&ctx, Hook::Connect6)
+        socket::send::<true>(&ctx, Hook::Connect6)
     }
 
     #[cgroup_sock_addr(sendmsg4)]
     fn sendmsg4(ctx: SockAddrContext) -> i32 {
-        socket::send(&ctx, Hook::Sendmsg4)
+        socket::send::<false>(&ctx, Hook::Sendmsg4)
     }
 
     #[cgroup_sock_addr(sendmsg6)]
     fn sendmsg6(ctx: SockAddrContext) -> i32 {
-        socket::send(&ctx, Hook::Sendmsg6)
+        socket::send::<true>(&ctx, Hook::Sendmsg6)
+    }
+
+    #[cgroup_sockopt(setsockopt)]
+    fn setsockopt(ctx: SockoptContext) -> i32 {
+        socket::set_option(&ctx)
+    }
+
+    #[sock_ops_program]
+    fn sock_ops(ctx: SockOpsContext) -> u32 {
+        ends::operation(&ctx) as u32
+    }
+
+    #[cgroup_sock(sock_release)]
+    fn sock_release(ctx: SockContext) -> i32 {
+        ends::released(&ctx)
     }
 
     #[cgroup_skb(egress)]

@@ -2,14 +2,13 @@
 //! in userspace it is the enforcer alone.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use grantd_common::event::counter;
 use grantd_common::{
-    ABI_VERSION, ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, SocketState, Tables,
-    WorkloadEntry, capacity,
+    ABI_VERSION, ExactKey, ExactRule, GrantSlot, InboundKey, PortSet, RangeKey, RangeRule,
+    SocketState, Tables, WorkloadEntry, WorkloadId, capacity,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory follows the number of entries.
@@ -53,11 +52,61 @@ pub(crate) static WAKE: Array<u32> = Array::with_max_entries(grantd_common::Ring
 pub(crate) static SEEN: Array<u64> = Array::with_max_entries(capacity::SEEN, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+/// Sockets that the tasks of each workload have made and not closed. Written by the programs alone.
+#[map]
+pub(crate) static USAGE: HashMap<WorkloadId, u64> =
+    HashMap::with_max_entries(capacity::WORKLOADS, 0);
+/// How many each may hold; [`capacity::DEFAULT_MAX_SOCKETS`] where there is no entry.
+#[map]
+pub(crate) static LIMITS: HashMap<WorkloadId, u64> =
+    HashMap::with_max_entries(capacity::WORKLOADS, 0);
+#[map]
+pub(crate) static INBOUND: LpmTrie<InboundKey, u32> =
+    LpmTrie::with_max_entries(capacity::INBOUND, NO_PREALLOC);
 #[btf_map]
-pub(crate) static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+pub(crate) static SOCKETS: InheritedSkStorage = InheritedSkStorage::new();
+
+/// `BPF_F_NO_PREALLOC`, which the kind demands, and `BPF_F_CLONE`: a connection that a listener accepts
+/// starts with the listener's tag, before any program could give it one.
+const INHERITED: usize = 1 | 1 << 9;
+
+/// The definition of a socket storage as loaders read it from the type information: `aya_ebpf`'s has fixed
+/// flags.
+#[repr(C)]
+pub(crate) struct InheritedSkStorage {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const SocketState,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; INHERITED],
+}
+
+// SAFETY: the fields only carry types for the loader; nothing ever reads them.
+unsafe impl Sync for InheritedSkStorage {}
+
+impl InheritedSkStorage {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+}
 
 /// The maps as the shared decision reads them.
+#[derive(Clone, Copy)]
 pub(crate) struct Maps;
+
+impl Maps {
+    /// Whether the host's config lets this caller reach the workload.
+    #[inline(always)]
+    pub(crate) fn may_call(key: &InboundKey) -> bool {
+        INBOUND.get(Key::new(InboundKey::ALL_BITS, *key)).is_some()
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]

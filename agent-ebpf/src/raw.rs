@@ -2,113 +2,20 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ktime_get_tai_ns, bpf_sk_storage_get,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ktime_get_tai_ns,
 };
-use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
-use core::arch::asm;
-use core::ffi::c_void;
-use core::ptr::null_mut;
-use grantd_common::packet::{Direction, Packet, Tag};
-use grantd_common::{
-    Address, Endpoint, GrantRef, Match, Now, Port, Protocol, SocketState, WorkloadId,
+use aya_ebpf::programs::{
+    SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext,
 };
+use grantd_common::packet::{Direction, Packet};
+use grantd_common::{Address, Endpoint, Now, Port, Protocol};
 
-use crate::maps::SOCKETS;
-
-/// `BPF_SK_STORAGE_GET_F_CREATE`.
-const CREATE: u64 = 1;
+use crate::storage::Storage;
 
 #[inline(always)]
 pub(crate) fn now() -> Now {
     // SAFETY: helpers without arguments.
     unsafe { Now { boot_ns: bpf_ktime_get_boot_ns(), tai_ns: bpf_ktime_get_tai_ns() } }
-}
-
-/// A socket's storage. The kernel frees it with the socket, and a program that runs for the socket
-/// holds it.
-#[derive(Clone, Copy)]
-pub(crate) struct Storage(*mut SocketState);
-
-impl Storage {
-    #[inline(always)]
-    fn get(sk: *mut c_void, flags: u64) -> Option<Self> {
-        // SAFETY: `sk` is a socket (or the context of sock_create), as the verifier checks at each
-        // call site; the map is ours.
-        let p = unsafe {
-            bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sk, null_mut(), flags)
-        };
-        if p.is_null() { None } else { Some(Self(p.cast())) }
-    }
-
-    /// The storage itself. Fields that hooks write while the socket is in use are read by [`Self::tag`].
-    #[inline(always)]
-    pub(crate) fn read(self) -> &'static SocketState {
-        // SAFETY: non-null, lives as long as the program runs.
-        unsafe { &*self.0 }
-    }
-
-    #[inline(always)]
-    pub(crate) fn set_birth(self, workload: WorkloadId) {
-        // SAFETY: as above; the socket is not yet visible to anyone else.
-        unsafe { (*self.0).workload = workload }
-    }
-
-    /// Where the socket was allowed to. Address hooks run under the socket's lock, one at a time; packet
-    /// hooks on other CPUs see the mark while destination and grant do not belong together.
-    #[inline(always)]
-    pub(crate) fn allow(self, to: &Endpoint, evidence: &Match, boot_ns: u64) {
-        // SAFETY: as above; the grant is one aligned word.
-        unsafe {
-            (&raw mut (*self.0).grant).write_volatile(GrantRef::IN_TRANSITION);
-            (&raw mut (*self.0).destination).write_volatile(*to);
-            (&raw mut (*self.0).grant).write_volatile(evidence.grant);
-            (*self.0).name = evidence.name;
-            (*self.0).allowed_boot_ns = boot_ns;
-            (*self.0).flags &= !SocketState::DROP_REPORTED;
-        }
-    }
-
-    /// What packets are judged by: grant and destination of one moment, or the mark that there is none
-    /// such now. Packet hooks run without the socket's lock.
-    #[inline(always)]
-    pub(crate) fn tag(self) -> Tag {
-        // SAFETY: as above.
-        unsafe {
-            let before = (&raw const (*self.0).grant).read_volatile();
-            let destination = (&raw const (*self.0).destination).read_volatile();
-            let after = (&raw const (*self.0).grant).read_volatile();
-            let grant = if before.0 == after.0 { before } else { GrantRef::IN_TRANSITION };
-            Tag { workload: (*self.0).workload, grant, destination }
-        }
-    }
-
-    /// Moves the socket to another grant if it still rests on `from`. Packet hooks run without the
-    /// socket's lock, so a plain write could undo what an address hook has decided meanwhile.
-    #[inline(always)]
-    pub(crate) fn move_grant(self, from: GrantRef, to: GrantRef) {
-        // SAFETY: one instruction on an aligned word of the storage, and its two operand registers;
-        // the instruction exists since kernel 5.12.
-        unsafe {
-            let word = &raw mut (*self.0).grant;
-            asm!(
-                "r0 = cmpxchg_64({p} + 0, r0, {new})",
-                p = in(reg) word,
-                new = in(reg) to.0,
-                inout("r0") from.0 => _,
-            );
-        }
-    }
-
-    /// Marks that a drop was reported; `true` for the first.
-    #[inline(always)]
-    pub(crate) fn first_drop(self) -> bool {
-        // SAFETY: as above.
-        unsafe {
-            let first = (*self.0).flags & SocketState::DROP_REPORTED == 0;
-            (*self.0).flags |= SocketState::DROP_REPORTED;
-            first
-        }
-    }
 }
 
 /// Family, type and protocol of a socket that is being made.
@@ -130,7 +37,34 @@ pub(crate) fn socket_kind(ctx: &SockContext) -> SocketKind {
 
 #[inline(always)]
 pub(crate) fn create_storage(ctx: &SockContext) -> Option<Storage> {
-    Storage::get(ctx.sock.cast(), CREATE)
+    Storage::made(ctx.sock.cast())
+}
+
+/// The storage of a socket that is being closed.
+#[inline(always)]
+pub(crate) fn closed_storage(ctx: &SockContext) -> Option<Storage> {
+    Storage::of(ctx.sock.cast())
+}
+
+#[inline(always)]
+pub(crate) fn netns(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context of this program type is what the helper takes.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// The socket's own side, as far as it is bound: a loopback address where it is not.
+#[inline(always)]
+pub(crate) fn near(ctx: &SockAddrContext, to: &Endpoint) -> Endpoint {
+    // SAFETY: a context field; null-checked before use.
+    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let port = if sk.is_null() {
+        0
+    } else {
+        // SAFETY: a field of the socket that the verifier lets this program type read.
+        unsafe { (&raw const (*sk).src_port).read_volatile() }
+    };
+    let port = Port::new(u16::try_from(port).unwrap_or(0));
+    Endpoint::new(to.address.loopback_of_same_family(), port, to.protocol)
 }
 
 #[inline(always)]
@@ -158,7 +92,7 @@ pub(crate) fn storage(ctx: &SockAddrContext) -> Option<Storage> {
     if sk.is_null() {
         return None;
     }
-    Storage::get(sk.cast(), 0)
+    Storage::of(sk.cast())
 }
 
 #[inline(always)]
@@ -168,7 +102,139 @@ pub(crate) fn packet_storage(ctx: &SkBuffContext) -> Option<Storage> {
     if sk.is_null() {
         return None;
     }
-    Storage::get(sk.cast(), 0)
+    Storage::of(sk.cast())
+}
+
+/// Level and number of the option that is being set.
+#[inline(always)]
+pub(crate) fn option(ctx: &SockoptContext) -> (i32, i32) {
+    // SAFETY: context fields that the verifier lets this program type read.
+    unsafe {
+        let s = ctx.sockopt;
+        ((&raw const (*s).level).read_volatile(), (&raw const (*s).optname).read_volatile())
+    }
+}
+
+/// Leaves the value to the kernel as it is. A program that says nothing would have values beyond a page
+/// refused.
+#[inline(always)]
+pub(crate) fn keep_option_value(ctx: &SockoptContext) {
+    // SAFETY: a context field that the verifier lets this program type write.
+    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(0) }
+}
+
+#[inline(always)]
+pub(crate) fn option_storage(ctx: &SockoptContext) -> Option<Storage> {
+    // SAFETY: a context field; null-checked before use.
+    let sk = unsafe { (*ctx.sockopt).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return None;
+    }
+    Storage::of(sk.cast())
+}
+
+#[inline(always)]
+pub(crate) fn operation_storage(ctx: &SockOpsContext) -> Option<Storage> {
+    // SAFETY: a context field; null-checked before use.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    Storage::of(sk.cast())
+}
+
+#[inline(always)]
+pub(crate) fn operation_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the context of this program type is what the helper takes.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+#[inline(always)]
+pub(crate) fn operation_netns(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: as above.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Bytes that the peer has acknowledged, bytes received, segments out and in.
+#[inline(always)]
+pub(crate) fn tcp_counters(ctx: &SockOpsContext) -> [u64; 4] {
+    // SAFETY: context fields that the verifier lets this program type read.
+    unsafe {
+        let o = ctx.ops;
+        [
+            (&raw const (*o).bytes_acked).read_volatile(),
+            (&raw const (*o).bytes_received).read_volatile(),
+            u64::from((&raw const (*o).segs_out).read_volatile()),
+            u64::from((&raw const (*o).segs_in).read_volatile()),
+        ]
+    }
+}
+
+/// The far end of a TCP connection.
+#[inline(always)]
+pub(crate) fn remote(ctx: &SockOpsContext) -> Endpoint {
+    // SAFETY: context fields that the verifier lets this program type read, word by word.
+    let (address, port) = unsafe {
+        let o = ctx.ops;
+        // Both are read before the choice: the verifier takes no pointer that may be either.
+        let v4 = (&raw const (*o).remote_ip4).read_volatile();
+        let v6 = words((&raw const (*o).remote_ip6).cast());
+        let address = if (&raw const (*o).family).read_volatile() == AF_INET {
+            Address::from_v4(v4.to_ne_bytes())
+        } else {
+            Address::from_v6(v6)
+        };
+        (address, (&raw const (*o).remote_port).read_volatile())
+    };
+    // A big-endian number of 16 bits in the second half of the word.
+    let [_, _, high, low] = port.to_le_bytes();
+    Endpoint::new(address, Port([high, low]), Protocol::TCP)
+}
+
+/// The local port of a TCP connection.
+#[inline(always)]
+pub(crate) fn local_port(ctx: &SockOpsContext) -> Port {
+    // SAFETY: a context field that the verifier lets this program type read; in host order.
+    let port = unsafe { (&raw const (*ctx.ops).local_port).read_volatile() };
+    Port::new(u16::try_from(port).unwrap_or(0))
+}
+
+/// `AF_INET`.
+const AF_INET: u32 = 2;
+
+/// Sixteen octets from a context, word by word.
+///
+/// # Safety
+/// Four words of a context that the verifier lets the program read.
+#[inline(always)]
+unsafe fn words(w: *const u32) -> [u8; 16] {
+    let mut o = [0u8; 16];
+    // SAFETY: as the caller promises.
+    unsafe {
+        let (a, b) = (w.read_volatile().to_ne_bytes(), w.add(1).read_volatile().to_ne_bytes());
+        let (c, d) =
+            (w.add(2).read_volatile().to_ne_bytes(), w.add(3).read_volatile().to_ne_bytes());
+        o[0..4].copy_from_slice(&a);
+        o[4..8].copy_from_slice(&b);
+        o[8..12].copy_from_slice(&c);
+        o[12..16].copy_from_slice(&d);
+    }
+    o
+}
+
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+const LISTEN: u32 = 10;
+
+/// Whether the packet's socket waits for calls.
+#[inline(always)]
+pub(crate) fn listens(ctx: &SkBuffContext) -> bool {
+    // SAFETY: a context field; null-checked before use.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: a field of the socket that the verifier lets this program type read.
+    unsafe { (&raw const (*sk).state).read_volatile() == LISTEN }
 }
 
 /// The destination that the task gave, by the family of the hook and not by what it wrote.
@@ -179,16 +245,7 @@ pub(crate) fn destination(ctx: &SockAddrContext, v6: bool) -> Option<Endpoint> {
     let (address, port, protocol) = unsafe {
         let s = ctx.sock_addr;
         let address = if v6 {
-            let w = (&raw const (*s).user_ip6).cast::<u32>();
-            let mut o = [0u8; 16];
-            let (a, b) = (w.read_volatile().to_ne_bytes(), w.add(1).read_volatile().to_ne_bytes());
-            let (c, d) =
-                (w.add(2).read_volatile().to_ne_bytes(), w.add(3).read_volatile().to_ne_bytes());
-            o[0..4].copy_from_slice(&a);
-            o[4..8].copy_from_slice(&b);
-            o[8..12].copy_from_slice(&c);
-            o[12..16].copy_from_slice(&d);
-            Address::from_v6(o)
+            Address::from_v6(words((&raw const (*s).user_ip6).cast()))
         } else {
             Address::from_v4((&raw const (*s).user_ip4).read_volatile().to_ne_bytes())
         };
@@ -219,56 +276,52 @@ pub(crate) fn rewrite_to_loopback(ctx: &SockAddrContext, v6: bool, v4_mapped: bo
     }
 }
 
+const TCP_SYN: u8 = 2;
 const TCP_RST: u8 = 4;
+const TCP_ACK: u8 = 16;
 /// Hop-by-hop options, the first of IPv6's extension headers.
 const HOP_BY_HOP: u8 = 0;
 
-/// What the headers say; `None` when they cannot be read.
-#[inline(always)]
-pub(crate) fn packet(ctx: &SkBuffContext, direction: Direction) -> Option<Packet> {
-    let first: u8 = ctx.load(0).ok()?;
-    match first >> 4 {
-        4 => packet4(ctx, direction),
-        6 => packet6(ctx, direction),
+/// Reads the headers; `false` when they cannot be read. In a function of its own, for the sake of the 512
+/// bytes of stack.
+#[inline(never)]
+pub(crate) fn packet(ctx: &SkBuffContext, direction: Direction, packet: &mut Packet) -> bool {
+    let Ok(first) = ctx.load::<u8>(0) else { return false };
+    let read = match first >> 4 {
+        4 => packet4(ctx, direction, packet),
+        6 => packet6(ctx, direction, packet),
         _ => None,
-    }
+    };
+    read.is_some()
 }
 
 #[inline(always)]
-fn packet4(ctx: &SkBuffContext, direction: Direction) -> Option<Packet> {
+fn packet4(ctx: &SkBuffContext, direction: Direction, packet: &mut Packet) -> Option<()> {
     let h: [u8; 20] = ctx.load(0).ok()?;
+    let source = Address::from_v4([h[12], h[13], h[14], h[15]]);
+    let target = Address::from_v4([h[16], h[17], h[18], h[19]]);
+    set_ends(packet, source, target, Protocol(h[9]), direction);
     let header = usize::from(h[0] & 15) * 4;
     if header != 20 {
-        let far = Endpoint::new(
-            Address::from_v4([h[16], h[17], h[18], h[19]]),
-            Port([0, 0]),
-            Protocol(h[9]),
-        );
-        return Some(Packet { far, options: true, reset: false });
+        packet.options = true;
+        return Some(());
     }
     // A fragment that is not the first has no ports to judge by.
     if h[6] & 0x1f != 0 || h[7] != 0 {
         return None;
     }
-    let address = match direction {
-        Direction::Egress => Address::from_v4([h[16], h[17], h[18], h[19]]),
-        Direction::Ingress => Address::from_v4([h[12], h[13], h[14], h[15]]),
-    };
-    transport(ctx, 20, Protocol(h[9]), address, direction)
+    transport(ctx, 20, direction, packet)
 }
 
 #[inline(always)]
-fn packet6(ctx: &SkBuffContext, direction: Direction) -> Option<Packet> {
+fn packet6(ctx: &SkBuffContext, direction: Direction, packet: &mut Packet) -> Option<()> {
     let next: u8 = ctx.load(6).ok()?;
-    let address: [u8; 16] = match direction {
-        Direction::Egress => ctx.load(24).ok()?,
-        Direction::Ingress => ctx.load(8).ok()?,
-    };
-    let address = Address::from_v6(address);
-    if next == HOP_BY_HOP && jumbo_tcp(ctx) {
-        return transport(ctx, 48, Protocol::TCP, address, direction);
-    }
-    transport(ctx, 40, Protocol(next), address, direction)
+    let source = Address::from_v6(ctx.load(8).ok()?);
+    let target = Address::from_v6(ctx.load(24).ok()?);
+    let jumbo = next == HOP_BY_HOP && jumbo_tcp(ctx);
+    let (protocol, at) = if jumbo { (Protocol::TCP, 48) } else { (Protocol(next), 40) };
+    set_ends(packet, source, target, protocol, direction);
+    transport(ctx, at, direction, packet)
 }
 
 /// The header that the kernel itself puts before a TCP segment of more than 64 KiB (BIG TCP):
@@ -280,28 +333,46 @@ fn jumbo_tcp(ctx: &SkBuffContext) -> bool {
     h[0] == Protocol::TCP.0 && h[1] == 0 && h[2] == JUMBO && h[3] == 4 && ctx.len() > 65_535
 }
 
+/// Both ends of a packet, the ports not read yet.
+#[inline(always)]
+fn set_ends(
+    packet: &mut Packet,
+    source: Address,
+    target: Address,
+    protocol: Protocol,
+    direction: Direction,
+) {
+    let (far, near) = match direction {
+        Direction::Egress => (target, source),
+        Direction::Ingress => (source, target),
+    };
+    packet.far = Endpoint::new(far, Port([0, 0]), protocol);
+    packet.near = Endpoint::new(near, Port([0, 0]), protocol);
+}
+
 #[inline(always)]
 fn transport(
     ctx: &SkBuffContext,
     at: usize,
-    protocol: Protocol,
-    address: Address,
     direction: Direction,
-) -> Option<Packet> {
-    if protocol.0 != Protocol::TCP.0 && protocol.0 != Protocol::UDP.0 {
-        let far = Endpoint::new(address, Port([0, 0]), protocol);
-        return Some(Packet { far, options: true, reset: false });
+    packet: &mut Packet,
+) -> Option<()> {
+    let protocol = packet.far.protocol.0;
+    if protocol != Protocol::TCP.0 && protocol != Protocol::UDP.0 {
+        packet.options = true;
+        return Some(());
     }
-    let ports: [u8; 4] = ctx.load(at).ok()?;
-    let port = match direction {
-        Direction::Egress => Port([ports[2], ports[3]]),
-        Direction::Ingress => Port([ports[0], ports[1]]),
+    let p: [u8; 4] = ctx.load(at).ok()?;
+    let (source, target) = (Port([p[0], p[1]]), Port([p[2], p[3]]));
+    (packet.far.port, packet.near.port) = match direction {
+        Direction::Egress => (target, source),
+        Direction::Ingress => (source, target),
     };
-    let mut reset = false;
-    if protocol.0 == Protocol::TCP.0 {
+    if protocol == Protocol::TCP.0 {
         let t: [u8; 2] = ctx.load(at + 12).ok()?;
         let whole = at + usize::from(t[0] >> 4) * 4;
-        reset = t[1] & TCP_RST != 0 && ctx.len() as usize == whole;
+        packet.reset = t[1] & TCP_RST != 0 && ctx.len() as usize == whole;
+        packet.answer = t[1] & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
     }
-    Some(Packet { far: Endpoint::new(address, port, protocol), options: false, reset })
+    Some(())
 }

@@ -4,6 +4,7 @@
 //! returns the operations that make the kernel follow. It is pure: no I/O, no clock.
 
 mod exact;
+mod host_rules;
 mod ranges;
 mod reconcile;
 mod slots;
@@ -15,6 +16,7 @@ use grantd_grant::{Destination, HostPattern};
 
 use crate::kernel::Op;
 use exact::ExactRules;
+pub use host_rules::HostRules;
 use ranges::RangeRules;
 pub use slots::SlotRef;
 use slots::Slots;
@@ -75,6 +77,7 @@ pub struct Compiler {
     /// Slots that were replaced, each with its successor, by the live slot at the end of their chain;
     /// freed together.
     superseded: HashMap<u32, Vec<(u32, u32)>>,
+    host: HostRules,
 }
 
 impl Compiler {

@@ -51,6 +51,7 @@ impl Compiler {
         let mut ops = Vec::new();
         self.reconcile_slots(contents, &mut ops);
         self.reconcile_cgroups(contents, &mut ops);
+        self.reconcile_host_rules(contents, &mut ops);
         let wanted: std::collections::HashMap<_, _> = self.exact.rules().collect();
         for (key, rule) in &wanted {
             if contents.exact.get(key) != Some(rule) {

@@ -41,8 +41,7 @@ pub(super) fn record(
             boot_ns: event.boot_ns,
         }),
         traffic: ended.then(|| traffic(event)),
-        duration_ms: ended
-            .then(|| event.boot_ns.saturating_sub(event.opened_boot_ns) / 1_000_000),
+        duration_ms: ended.then(|| event.boot_ns.saturating_sub(event.opened_boot_ns) / 1_000_000),
         ..Connection::default()
     };
     let age_ms = now.boot_ns.saturating_sub(event.boot_ns) / 1_000_000;

@@ -1,14 +1,14 @@
 //! The programs and where they are attached.
 
 use std::fs;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
-    ProgramError,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, CgroupSockopt,
+    Program, ProgramError, SockOps,
 };
 
 use super::error::Error;
@@ -32,9 +32,12 @@ pub(super) struct HookSpec {
 }
 
 /// In the order in which they are attached: what refuses comes before what tags.
-pub(super) const HOOKS: [HookSpec; 7] = [
+pub(super) const HOOKS: [HookSpec; 10] = [
     HookSpec { name: "egress", place: Place::Slice },
     HookSpec { name: "ingress", place: Place::Slice },
+    HookSpec { name: "setsockopt", place: Place::Slice },
+    HookSpec { name: "sock_ops", place: Place::Slice },
+    HookSpec { name: "sock_release", place: Place::Slice },
     HookSpec { name: "connect4", place: Place::Root },
     HookSpec { name: "connect6", place: Place::Root },
     HookSpec { name: "sendmsg4", place: Place::Root },
@@ -115,14 +118,14 @@ fn attach_one(
 }
 
 /// Pins a new link. An old one of that name is unpinned only when the new one is attached.
-fn replace_pin(link: FdLink, pin: &Path) -> Result<(), Error> {
+fn replace_pin(link: Link, pin: &Path) -> Result<(), Error> {
     let failed = |operation, source| Error::Pin { operation, path: pin.into(), source };
     // bpffs refuses names with a dot.
     let mut beside = pin.as_os_str().to_owned();
     beside.push("_new");
     let beside = PathBuf::from(beside);
     remove(&beside).map_err(|e| failed("remove", e))?;
-    link.pin(&beside).map_err(|e| failed("pin", std::io::Error::other(e)))?;
+    link.pin(&beside).map_err(|e| failed("pin", e))?;
     remove(pin).map_err(|e| failed("remove", e))?;
     fs::rename(&beside, pin).map_err(|e| failed("rename", e))
 }
@@ -134,11 +137,28 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The three kinds of programs that the enforce object holds.
+/// A new link. Dropped without a pin it is gone.
+enum Link {
+    Aya(FdLink),
+    Own(OwnedFd),
+}
+
+impl Link {
+    fn pin(self, path: &Path) -> std::io::Result<()> {
+        match self {
+            Self::Aya(link) => link.pin(path).map(drop).map_err(std::io::Error::other),
+            Self::Own(link) => sys::pin(link.as_fd(), path),
+        }
+    }
+}
+
+/// The kinds of programs that the enforce object holds.
 enum CgroupProgram<'a> {
     Skb(&'a mut CgroupSkb),
     SockAddr(&'a mut CgroupSockAddr),
     Sock(&'a mut CgroupSock),
+    Sockopt(&'a mut CgroupSockopt),
+    SockOps(&'a mut SockOps),
 }
 
 impl<'a> CgroupProgram<'a> {
@@ -149,6 +169,10 @@ impl<'a> CgroupProgram<'a> {
             Some(Self::SockAddr(p))
         } else if let Program::CgroupSock(p) = program {
             Some(Self::Sock(p))
+        } else if let Program::CgroupSockopt(p) = program {
+            Some(Self::Sockopt(p))
+        } else if let Program::SockOps(p) = program {
+            Some(Self::SockOps(p))
         } else {
             None
         }
@@ -159,17 +183,19 @@ impl<'a> CgroupProgram<'a> {
             Self::Skb(p) => p.load(),
             Self::SockAddr(p) => p.load(),
             Self::Sock(p) => p.load(),
+            Self::Sockopt(p) => p.load(),
+            Self::SockOps(p) => p.load(),
         }
     }
 
     fn attach(
         &mut self,
         cgroup: &Cgroup,
-    ) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Link, Box<dyn std::error::Error + Send + Sync>> {
         // A cgroup link always runs beside others' programs; `Single` is "no flags".
         let mode = CgroupAttachMode::Single;
         let directory = &cgroup.directory;
-        Ok(match self {
+        let link: FdLink = match self {
             Self::Skb(p) => {
                 let kind = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
                 let id = p.attach(directory, kind, mode)?;
@@ -183,7 +209,16 @@ impl<'a> CgroupProgram<'a> {
                 let id = p.attach(directory, mode)?;
                 p.take_link(id)?.try_into()?
             }
-        })
+            Self::Sockopt(p) => {
+                let program = p.fd()?.as_fd();
+                return Ok(Link::Own(sys::link_setsockopt(program, directory.as_fd())?));
+            }
+            Self::SockOps(p) => {
+                let id = p.attach(directory, mode)?;
+                p.take_link(id)?.try_into()?
+            }
+        };
+        Ok(Link::Aya(link))
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, ProgramError> {
@@ -191,6 +226,8 @@ impl<'a> CgroupProgram<'a> {
             Self::Skb(p) => p.fd(),
             Self::SockAddr(p) => p.fd(),
             Self::Sock(p) => p.fd(),
+            Self::Sockopt(p) => p.fd(),
+            Self::SockOps(p) => p.fd(),
         };
         fd.map(|fd| fd.as_fd())
     }
@@ -202,6 +239,12 @@ fn attached_cgroup(pin: &Path) -> Option<u64> {
     let link = sys::open_pin(pin).ok()?;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
     info.lines().find_map(|l| l.strip_prefix("cgroup_id:")).and_then(|id| id.trim().parse().ok())
+}
+
+/// Whether every hook that belongs to the slice is attached to this one.
+pub(super) fn slice_is_covered(pins: &Pins, slice: &Cgroup) -> bool {
+    let mut of_slice = HOOKS.iter().filter(|hook| hook.place == Place::Slice);
+    of_slice.all(|hook| attached_cgroup(&pins.link(hook.name)) == Some(slice.id))
 }
 
 pub(super) fn coverage(pins: &Pins, root: &Path, slice: &Cgroup) -> Vec<HookCoverage> {

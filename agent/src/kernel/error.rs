@@ -136,14 +136,11 @@ impl Error {
         operation: String,
         error: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        match io_cause(&error).map(|e| (e.kind(), e.raw_os_error())) {
-            Some((io::ErrorKind::PermissionDenied, code)) => Self::NotPermitted {
-                operation,
-                source: code.map_or_else(
-                    || io::ErrorKind::PermissionDenied.into(),
-                    io::Error::from_raw_os_error,
-                ),
-            },
+        // EACCES is the verifier's word on the program, and no matter of privilege.
+        match io_cause(&error).and_then(io::Error::raw_os_error) {
+            Some(libc::EPERM) => {
+                Self::NotPermitted { operation, source: io::Error::from_raw_os_error(libc::EPERM) }
+            }
             _ => Self::Unsupported { operation, source: Box::new(error) },
         }
     }

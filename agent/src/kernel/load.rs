@@ -9,8 +9,8 @@ use aya::maps::{MapInfo, MapType};
 use aya::{EbpfLoader, include_bytes_aligned};
 use grantd_common::event::counter;
 use grantd_common::{
-    ABI_VERSION, ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, Ring, SocketState,
-    WorkloadEntry, capacity,
+    ABI_VERSION, ExactKey, ExactRule, GrantSlot, InboundKey, PortSet, RangeKey, RangeRule, Ring,
+    SocketState, WorkloadEntry, capacity,
 };
 
 use super::attach::Programs;
@@ -21,7 +21,7 @@ use super::maps::Maps;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce.o"));
 
 /// Name, kind, key size, value size and entries of every pinned map of this ABI.
-const SHAPES: [(&str, MapType, usize, usize, u32); 11] = [
+const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
     ("WORKLOADS", MapType::Hash, 8, size_of::<WorkloadEntry>(), capacity::WORKLOADS),
     ("GRANTS", MapType::Array, 4, size_of::<GrantSlot>(), capacity::GRANTS),
     ("EXACT", MapType::Hash, size_of::<ExactKey>(), size_of::<ExactRule>(), capacity::EXACT),
@@ -38,6 +38,9 @@ const SHAPES: [(&str, MapType, usize, usize, u32); 11] = [
     ("WAKE", MapType::Array, 4, 4, Ring::COUNT),
     ("SEEN", MapType::Array, 4, 8, capacity::SEEN),
     ("COUNTERS", MapType::PerCpuArray, 4, 8, counter::COUNT),
+    ("USAGE", MapType::Hash, 4, 8, capacity::WORKLOADS),
+    ("LIMITS", MapType::Hash, 4, 8, capacity::WORKLOADS),
+    ("INBOUND", MapType::LpmTrie, 4 + size_of::<InboundKey>(), 4, capacity::INBOUND),
     ("SOCKETS", MapType::SkStorage, 4, size_of::<SocketState>(), 0),
 ];
 

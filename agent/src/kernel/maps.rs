@@ -1,13 +1,16 @@
 //! The maps: written, read back and listed.
 
-use std::collections::{BTreeMap, HashMap as StdHashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap as StdHashMap};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use grantd_common::{ExactKey, ExactRule, GrantSlot, PortSet, RangeKey, RangeRule, WorkloadEntry};
+use grantd_common::{
+    ExactKey, ExactRule, GrantSlot, InboundKey, PortSet, RangeKey, RangeRule, WorkloadEntry,
+    WorkloadId,
+};
 
 use super::error::{Error, io_cause};
-use super::op::{Op, Prefix};
+use super::op::{Callers, Op, Prefix};
 use super::pod::Pod;
 
 /// Everything that the policy maps hold. Empty slots and port sets are left out.
@@ -23,6 +26,10 @@ pub struct Contents {
     pub ranges: BTreeMap<Prefix, RangeRule>,
     /// `PORTSETS`, by index.
     pub port_sets: BTreeMap<u32, PortSet>,
+    /// `INBOUND`.
+    pub inbound: BTreeSet<Callers>,
+    /// `LIMITS`.
+    pub limits: BTreeMap<WorkloadId, u64>,
 }
 
 /// Handles of the pinned maps.
@@ -33,6 +40,8 @@ pub(super) struct Maps {
     ranges: LpmTrie<MapData, Pod<RangeKey>, Pod<RangeRule>>,
     port_sets: Array<MapData, Pod<PortSet>>,
     counters: PerCpuArray<MapData, u64>,
+    inbound: LpmTrie<MapData, Pod<InboundKey>, u32>,
+    limits: HashMap<MapData, u32, u64>,
 }
 
 impl Maps {
@@ -44,6 +53,8 @@ impl Maps {
             ranges: take(object, "RANGES")?,
             port_sets: take(object, "PORTSETS")?,
             counters: take(object, "COUNTERS")?,
+            inbound: take(object, "INBOUND")?,
+            limits: take(object, "LIMITS")?,
         })
     }
 
@@ -71,6 +82,15 @@ impl Maps {
                 self.ranges.insert(&range_key(prefix), Pod(*rule), 0).map_err(writing("RANGES"))
             }
             Op::DeleteRange { prefix } => gone(self.ranges.remove(&range_key(prefix)), "RANGES"),
+            Op::PutInbound { callers } => {
+                self.inbound.insert(&callers_key(callers), 1, 0).map_err(writing("INBOUND"))
+            }
+            Op::DeleteInbound { callers } => {
+                gone(self.inbound.remove(&callers_key(callers)), "INBOUND")
+            }
+            Op::PutLimit { workload, sockets } => {
+                self.limits.insert(workload.0, sockets, 0).map_err(writing("LIMITS"))
+            }
         }
     }
 
@@ -109,6 +129,13 @@ impl Maps {
             ),
             // A look-up would find a covering prefix: the listing of `contents` shows it instead.
             Op::DeleteRange { .. } => ("RANGES", true),
+            Op::PutInbound { callers } => {
+                ("INBOUND", found(self.inbound.get(&callers_key(callers), 0))?.is_some())
+            }
+            Op::DeleteInbound { .. } => ("INBOUND", true),
+            Op::PutLimit { workload, sockets } => {
+                ("LIMITS", found(self.limits.get(&workload.0, 0))? == Some(*sockets))
+            }
         };
         if right { Ok(()) } else { Err(Error::ReadBack { map, entry: format!("{op:?}") }) }
     }
@@ -144,6 +171,15 @@ impl Maps {
                 all.port_sets.insert(index, set);
             }
         }
+        for entry in self.inbound.iter() {
+            let (key, _) = entry.map_err(reading("INBOUND"))?;
+            let bits = key.prefix_len().saturating_sub(InboundKey::FIXED_BITS);
+            all.inbound.insert(Callers { key: key.data().0, bits });
+        }
+        for entry in self.limits.iter() {
+            let (workload, sockets) = entry.map_err(reading("LIMITS"))?;
+            all.limits.insert(WorkloadId(workload), sockets);
+        }
         Ok(all)
     }
 
@@ -162,6 +198,10 @@ where
     let map =
         object.take_map(name).ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
     T::try_from(map).map_err(reading(name))
+}
+
+fn callers_key(callers: &Callers) -> Key<Pod<InboundKey>> {
+    Key::new(InboundKey::FIXED_BITS + callers.bits, Pod(callers.key))
 }
 
 fn range_key(prefix: &Prefix) -> Key<Pod<RangeKey>> {
@@ -190,6 +230,15 @@ fn entry_name(op: &Op) -> (u8, Vec<u8>) {
             id.extend(prefix.bits.to_ne_bytes());
             (4, id)
         }
+        Op::PutInbound { callers } | Op::DeleteInbound { callers } => {
+            let mut id: Vec<u8> = callers.key.workload.into();
+            id.extend(callers.key.port.0);
+            id.push(callers.key.protocol.0);
+            id.extend(callers.key.address.0);
+            id.extend(callers.bits.to_ne_bytes());
+            (5, id)
+        }
+        Op::PutLimit { workload, .. } => (6, workload.0.to_ne_bytes().into()),
     }
 }
 

@@ -22,7 +22,7 @@ pub use error::Error;
 pub use host::{Cgroup, cgroup_of, cgroup2_mount, invocation_id};
 pub use load::disarm;
 pub use maps::Contents;
-pub use op::{Op, Prefix};
+pub use op::{Callers, Op, Prefix};
 pub use ring::RingReader;
 pub use sys::{clock_synchronised, watch};
 
@@ -89,10 +89,14 @@ impl Kernel {
         let adopted = pins.any_link()?;
         let loaded = load::load(&pins, level)?;
         let mut maps = loaded.maps;
-        // Deny first: the slice is known before any hook could take its tasks for bystanders.
-        maps.apply(&[Op::slice(slice.id)])?;
+        // Deny first: the slice is known before any hook could take its tasks for bystanders. One whose
+        // hooks are all there goes on as it is: agents make sockets while a daemon restarts.
+        if !attach::slice_is_covered(&pins, &slice) {
+            maps.apply(&[Op::slice(slice.id)])?;
+        }
         let mut programs = loaded.programs;
         programs.attach(&pins, &setup.cgroup_root, &slice)?;
+        maps.apply(&[Op::slice_attached(slice.id)])?;
         Ok(Self { setup: setup.clone(), programs, maps, slice, adopted })
     }
 
@@ -196,7 +200,8 @@ impl Kernel {
         self.maps.apply(&[Op::slice(now.id)])?;
         let pins = load::Pins::open(&self.setup.bpffs);
         self.programs.attach(&pins, &self.setup.cgroup_root, &now)?;
-        self.maps.apply(&[Op::DeleteWorkload { cgroup: self.slice.id }])?;
+        let old = Op::DeleteWorkload { cgroup: self.slice.id };
+        self.maps.apply(&[Op::slice_attached(now.id), old])?;
         self.slice = now;
         Ok(true)
     }

@@ -1,8 +1,8 @@
 //! Changes to the kernel maps, as plain data.
 
 use grantd_common::{
-    Address, ExactKey, ExactRule, GrantSlot, PortSet, Protocol, RangeKey, RangeRule, WorkloadEntry,
-    WorkloadId,
+    Address, ExactKey, ExactRule, GrantSlot, InboundKey, PortSet, Protocol, RangeKey, RangeRule,
+    WorkloadEntry, WorkloadId,
 };
 
 /// A prefix of one workload and protocol.
@@ -25,6 +25,15 @@ impl Prefix {
     ) -> Self {
         Self { key: RangeKey::new(workload, protocol, address), bits }
     }
+}
+
+/// Callers from one prefix that a workload may be reached by at one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Callers {
+    /// Workload, port, protocol and address; bits after the prefix are zero.
+    pub key: InboundKey,
+    /// Length of the address prefix in bits, 0 to 128 (an IPv4 prefix is 96 longer).
+    pub bits: u32,
 }
 
 /// One change. Each is idempotent, so that a batch may be applied again.
@@ -80,15 +89,39 @@ pub enum Op {
         /// Which.
         prefix: Prefix,
     },
+    /// Lets callers in.
+    PutInbound {
+        /// Whom, where.
+        callers: Callers,
+    },
+    /// Lets them in no longer.
+    DeleteInbound {
+        /// Whom, where.
+        callers: Callers,
+    },
+    /// Says how many sockets a workload may hold.
+    PutLimit {
+        /// Which.
+        workload: WorkloadId,
+        /// How many.
+        sockets: u64,
+    },
 }
 
 impl Op {
-    /// Makes the enforced slice known.
+    /// Makes the enforced slice known: what is in it is confined, and makes no socket yet.
     #[must_use]
     pub const fn slice(cgroup: u64) -> Self {
-        Self::PutWorkload {
-            cgroup,
-            entry: WorkloadEntry { workload: WorkloadId::UNKNOWN, flags: WorkloadEntry::SLICE },
-        }
+        Self::slice_with(cgroup, WorkloadEntry::SLICE)
+    }
+
+    /// The slice's own hooks are attached: tasks in it may make sockets.
+    #[must_use]
+    pub const fn slice_attached(cgroup: u64) -> Self {
+        Self::slice_with(cgroup, WorkloadEntry::SLICE | WorkloadEntry::ATTACHED)
+    }
+
+    const fn slice_with(cgroup: u64, flags: u32) -> Self {
+        Self::PutWorkload { cgroup, entry: WorkloadEntry { workload: WorkloadId::UNKNOWN, flags } }
     }
 }

@@ -11,9 +11,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `BPF_CGROUP_SETSOCKOPT` of `enum bpf_attach_type`.
+const CGROUP_SETSOCKOPT: u32 = 22;
 
-/// `union bpf_attr`, the member for `BPF_OBJ_GET`.
+/// `union bpf_attr`, the member for `BPF_OBJ_GET` and `BPF_OBJ_PIN`.
 #[repr(C)]
 struct ObjGet {
     pathname: u64,
@@ -28,6 +32,15 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// `union bpf_attr`, the member for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 fn bpf<T>(command: libc::c_int, attribute: &mut T) -> io::Result<libc::c_int> {
@@ -52,9 +65,36 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Attaches a program to `setsockopt` of a cgroup. aya makes such a link but gives nobody its descriptor.
+pub(super) fn link_setsockopt(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let mut attribute = LinkCreate {
+        prog_fd: number(program)?,
+        target_fd: number(cgroup)?,
+        attach_type: CGROUP_SETSOCKOPT,
+        flags: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attribute)?;
+    // SAFETY: a fresh descriptor that the kernel just gave to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object under a path that is free.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attribute =
+        ObjGet { pathname: path.as_ptr() as u64, bpf_fd: number(object)?, file_flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attribute).map(|_| ())
+}
+
+fn number(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
+}
+
 /// Replaces the program of a link in one step: no packet meets neither the old nor the new.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
     let mut attribute = LinkUpdate {
         link_fd: number(link)?,
         new_prog_fd: number(program)?,
