@@ -54,6 +54,15 @@ impl Kernel {
                 Op::DeleteRange { prefix } => {
                     c.ranges.remove(&prefix);
                 }
+                Op::PutInbound { callers } => {
+                    c.inbound.insert(callers);
+                }
+                Op::DeleteInbound { callers } => {
+                    c.inbound.remove(&callers);
+                }
+                Op::PutLimit { workload, sockets } => {
+                    c.limits.insert(workload, sockets);
+                }
             }
         }
     }
