@@ -78,7 +78,6 @@ fn run_its_course(world: &mut World, course: &Course) -> Result<()> {
 }
 
 #[test]
-#[ignore = "issue 3: sockets are destroyed at the deadline; until then they only fall silent"]
 fn p07_at_the_deadline_both_ends_of_busy_and_idle_connections_see_a_reset_within_100_ms() {
     scenario(|world| {
         let servers =

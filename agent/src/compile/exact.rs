@@ -65,6 +65,11 @@ impl ExactRules {
         self.by_key.iter().filter_map(|(key, owners)| longest(owners).map(|o| (*key, rule(o))))
     }
 
+    /// The slots that give this very address and port.
+    pub(super) fn slots_at(&self, key: &ExactKey) -> impl Iterator<Item = u32> + '_ {
+        self.by_key.get(key).into_iter().flatten().map(|o| o.slot.index)
+    }
+
     pub(super) fn count(&self, slot: u32) -> usize {
         self.by_slot.get(&slot).map_or(0, Vec::len)
     }

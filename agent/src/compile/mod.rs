@@ -11,7 +11,7 @@ mod slots;
 
 use std::collections::{BTreeMap, HashMap};
 
-use grantd_common::{GrantSlot, Protocol, WorkloadEntry, WorkloadId};
+use grantd_common::{Endpoint, GrantSlot, Protocol, WorkloadEntry, WorkloadId};
 use grantd_grant::{Destination, HostPattern};
 
 use crate::kernel::Op;
@@ -190,9 +190,58 @@ impl Compiler {
     }
 
     /// Ends a grant: what another live grant still covers is re-pointed first, then the slot ends,
-    /// then its rules go.
+    /// then its rules go. Where the workload holds another live grant, that one is the heir: sockets
+    /// whose destination it or a third one covers go on, as new connections to there do.
     pub fn close(&mut self, slot: u32) -> Vec<Op> {
-        self.end(slot, None)
+        let heir =
+            self.live.get(&slot).and_then(|(workload, _)| self.longest_live(*workload, slot));
+        self.end(slot, heir)
+    }
+
+    /// Of a workload's other live slots the one that lives longest, so that what rests on it moves least
+    /// often.
+    fn longest_live(&self, workload: WorkloadId, but: u32) -> Option<u32> {
+        let others = self.live.iter().filter(|(slot, (w, _))| *w == workload && **slot != but);
+        others
+            .max_by_key(|(slot, (_, deadlines))| (deadlines.boot_ns, **slot))
+            .map(|(slot, _)| *slot)
+    }
+
+    /// Whether a live grant of the workload covers an endpoint now.
+    #[must_use]
+    pub fn covers(&self, workload: WorkloadId, to: &Endpoint, now: &grantd_common::Now) -> bool {
+        let lives = |slot: u32| {
+            self.live.get(&slot).is_some_and(|(_, deadlines)| {
+                now.boot_ns < deadlines.boot_ns && now.tai_ns < deadlines.tai_ns
+            })
+        };
+        let key = grantd_common::ExactKey::new(workload, to);
+        self.exact.slots_at(&key).any(lives) || self.ranges.slots_at(workload, to).any(lives)
+    }
+
+    /// Whether ended grants are kept for sockets that may still rest on them.
+    #[must_use]
+    pub fn keeps_ended(&self) -> bool {
+        !self.superseded.is_empty()
+    }
+
+    /// Frees the slots of ended grants on which no socket rests any more.
+    pub fn release(&mut self, rests: impl Fn(SlotRef) -> bool) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let mut chains = std::mem::take(&mut self.superseded);
+        for chain in chains.values_mut() {
+            let (kept, free): (Vec<_>, Vec<_>) = chain.drain(..).partition(|(index, _)| {
+                let generation = self.slots.generation(*index);
+                generation.is_some_and(|generation| rests(SlotRef { index: *index, generation }))
+            });
+            *chain = kept;
+            for (slot, _) in free {
+                ops.extend(self.free_ended(slot));
+            }
+        }
+        chains.retain(|_, chain| !chain.is_empty());
+        self.superseded = chains;
+        ops
     }
 
     fn end(&mut self, slot: u32, successor: Option<u32>) -> Vec<Op> {
@@ -212,9 +261,14 @@ impl Compiler {
         match successor {
             // Sockets may rest on it until their next packet: it is kept until its heir ends.
             Some(new) => {
-                let mut chain = self.superseded.remove(&slot).unwrap_or_default();
-                chain.push((slot, new));
-                self.superseded.entry(new).or_default().extend(chain);
+                let chain = self.superseded.remove(&slot).unwrap_or_default();
+                for (old, _) in &chain {
+                    if let Some(generation) = self.slots.generation(*old) {
+                        ops.push(Op::PutSlot { slot: *old, value: ended(generation, new) });
+                    }
+                }
+                let all = chain.into_iter().map(|(old, _)| old).chain([slot]);
+                self.superseded.entry(new).or_default().extend(all.map(|old| (old, new)));
             }
             None => ops.extend(self.free(slot)),
         }
@@ -225,13 +279,16 @@ impl Compiler {
     fn free(&mut self, slot: u32) -> Vec<Op> {
         let mut ops = Vec::new();
         for (old, _) in self.superseded.remove(&slot).unwrap_or_default() {
-            if let Some(generation) = self.slots.generation(old) {
-                ops.push(Op::PutSlot { slot: old, value: ended(generation, 0) });
-            }
-            self.slots.give_back(old);
+            ops.extend(self.free_ended(old));
         }
         self.slots.give_back(slot);
         ops
+    }
+
+    fn free_ended(&mut self, slot: u32) -> Option<Op> {
+        let generation = self.slots.generation(slot);
+        self.slots.give_back(slot);
+        generation.map(|generation| Op::PutSlot { slot, value: ended(generation, 0) })
     }
 
     /// Shortens a live grant, when the wall clock was stepped forward.

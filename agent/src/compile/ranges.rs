@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use grantd_common::{
-    Address, PortRange, PortSet, Protocol, RangeKey, RangeRule, WorkloadId, capacity,
+    Address, Endpoint, PortRange, PortSet, Protocol, RangeKey, RangeRule, WorkloadId, capacity,
 };
 
 use super::{CompileError, SlotRef};
@@ -196,6 +196,21 @@ impl RangeRules {
     /// The prefixes that the kernel should hold.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
         self.nodes.keys()
+    }
+
+    /// The slots that give this address and port by a prefix.
+    pub(super) fn slots_at(
+        &self,
+        workload: WorkloadId,
+        to: &Endpoint,
+    ) -> impl Iterator<Item = u32> + '_ {
+        let key = RangeKey::new(workload, to.protocol, to.address);
+        let port = to.port.get();
+        (0..=128)
+            .filter_map(move |bits| self.nodes.get(&shortened(&Prefix { key, bits: 128 }, bits)))
+            .flat_map(|node| node.own.iter())
+            .filter(move |range| (range.from..=range.to).contains(&port))
+            .map(|range| range.slot)
     }
 
     pub(super) fn count(&self, slot: u32) -> usize {

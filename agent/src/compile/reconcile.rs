@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use grantd_common::WorkloadEntry;
+use grantd_common::{WorkloadEntry, WorkloadId};
 
 use super::{CompileError, Compiler, SlotRef, ended, running};
 use crate::kernel::{Contents, Op};
@@ -25,17 +25,31 @@ impl Compiler {
             };
             let at = SlotRef { index: *slot, generation: found.generation };
             if self.slots.claim(at) {
-                self.superseded.entry(live).or_default().push((*slot, found.successor));
+                self.superseded.entry(live).or_default().push((*slot, live));
             }
+        }
+    }
+
+    /// Takes up a grant that is over since the last daemon, at a restart: what another live grant of the
+    /// workload covers goes on, as in [`Self::close`].
+    pub fn adopt_ended(&mut self, slot: SlotRef, workload: WorkloadId) {
+        let Some(heir) = self.longest_live(workload, slot.index) else { return };
+        if self.slots.claim(slot) {
+            self.superseded.entry(heir).or_default().push((slot.index, heir));
         }
     }
 
     /// The live slot at the end of a chain of replacements. A chain is never longer than the slots.
     fn heir(&self, first: u32, contents: &Contents) -> Option<u32> {
+        let taken_up: std::collections::HashMap<u32, u32> =
+            self.superseded.values().flatten().copied().collect();
         let mut slot = first;
         for _ in 0..contents.slots.len() {
             if self.live.contains_key(&slot) {
                 return Some(slot);
+            }
+            if let Some(heir) = taken_up.get(&slot) {
+                return Some(*heir);
             }
             slot = contents.slots.get(&slot).map(|s| s.successor).filter(|s| *s != 0)?;
         }

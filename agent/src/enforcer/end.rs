@@ -24,8 +24,16 @@ impl Enforcer {
         if ended.is_empty() {
             return 0;
         }
+        if cause == EndCause::Expired {
+            // The kernel denies since the deadline. While the slot still says so, the kernel's own records of
+            // the cut do as well.
+            self.cut_or_retry(&ended);
+        }
         for grant in &ended {
             self.close_in_kernel(grant);
+        }
+        if cause != EndCause::Expired {
+            self.cut_or_retry(&ended);
         }
         let now = self.clock.now();
         let ended_with = ended.iter().map(|g| (g.id(), cause));
@@ -36,6 +44,11 @@ impl Enforcer {
             self.audit_ended(grant, cause, by, now);
         }
         ended.len() as u64
+    }
+
+    /// A cut that fails has been told and is tried again; the grants end all the same.
+    fn cut_or_retry(&mut self, ended: &[LedgerGrant]) {
+        let _ = self.cut_grants(ended);
     }
 
     /// Ends one grant's slot and removes its rules.

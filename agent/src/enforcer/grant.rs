@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use grantd_common::WorkloadId;
-use grantd_grant::{GrantId, Reason, Refusal, ReplayAnswer, VerifiedGrant, WorkloadName};
+use grantd_grant::{
+    Destination, GrantId, Reason, Refusal, ReplayAnswer, VerifiedGrant, WorkloadName,
+};
 
 use super::Enforcer;
 use super::audit::EndedBy;
@@ -25,6 +27,15 @@ struct Placed {
     replaced: Option<LedgerGrant>,
 }
 
+impl Placed {
+    /// The grant that it replaces, where that one reaches further.
+    fn narrowed(&self) -> Option<LedgerGrant> {
+        let new = self.request.grant.destinations();
+        let covered = |d: &Destination| new.iter().any(|n| n.covers(d));
+        self.replaced.clone().filter(|old| !old.grant.destinations().iter().all(covered))
+    }
+}
+
 /// What the grants of one batch have taken so far.
 #[derive(Default)]
 struct Taken {
@@ -37,6 +48,8 @@ impl Enforcer {
     /// Puts grants in force: ledger, kernel, read-back, in this order. They share one write to the disk;
     /// each is answered for itself, and a failure leaves nothing of that grant behind.
     pub(super) fn apply_batch(&mut self, requests: Vec<ApplyRequest>) {
+        // What ended just now is closed and cut first: none of its bytes may go on under a new grant.
+        self.expire();
         let mut taken = Taken::default();
         let mut placed = Vec::with_capacity(requests.len());
         for request in requests {
@@ -63,7 +76,7 @@ impl Enforcer {
         }
         let (placed, written) = self.write_batch(placed);
         match self.kernel.read_back(&written) {
-            Ok(()) => placed.into_iter().for_each(|p| self.settle(p)),
+            Ok(()) => self.settle_all(placed),
             Err(error) => {
                 for p in placed {
                     self.take_back(p, &error);
@@ -254,8 +267,29 @@ impl Enforcer {
         ops
     }
 
+    /// They are in force; connections of replaced grants that they do not cover are cut before anybody is
+    /// told so.
+    fn settle_all(&mut self, placed: Vec<Placed>) {
+        let narrowed: Vec<LedgerGrant> = placed.iter().filter_map(Placed::narrowed).collect();
+        for p in &placed {
+            self.settle(p);
+        }
+        if !narrowed.is_empty() {
+            // A failure is told where it is found out; the new grant stands, and the old ones' packets are
+            // stopped.
+            let _ = self.cut_grants(&narrowed);
+        }
+        for p in placed {
+            let applied = self.in_force(p.request.grant.id());
+            let applied = applied.map(|applied| Applied { already: false, ..applied });
+            let passed =
+                || p.request.grant.refuse(Reason::Expired, "its deadline passed meanwhile");
+            answer(p.request.reply, applied.ok_or_else(passed));
+        }
+    }
+
     /// It is in force: the one that it replaces ends, the ledger notes both, audit hears of both.
-    fn settle(&mut self, p: Placed) {
+    fn settle(&mut self, p: &Placed) {
         let (id, replaced, peer) = (p.request.grant.id(), p.replaced.as_ref(), &p.request.peer);
         if let Some(old) = replaced {
             let ops = self.compiler.supersede(old.placement.slot, p.slot.index);
@@ -278,10 +312,6 @@ impl Enforcer {
                 EndedBy { peer: Some(peer), replaced_by: Some(id.as_str()), ..EndedBy::default() };
             self.audit_ended(old, EndCause::Replaced, &by, now);
         }
-        let applied = self.in_force(id).map(|applied| Applied { already: false, ..applied });
-        let passed = || p.request.grant.refuse(Reason::Expired, "its deadline passed meanwhile");
-        let result = applied.ok_or_else(passed);
-        answer(p.request.reply, result);
     }
 
     /// The acknowledgement of a live grant that the kernel holds now.

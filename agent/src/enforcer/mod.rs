@@ -4,6 +4,7 @@
 
 mod audit;
 mod command;
+mod cut;
 mod directory;
 mod end;
 mod grant;
@@ -39,6 +40,9 @@ const COMMANDS: usize = 256;
 const APPLY_TOGETHER: usize = 64;
 /// How often cgroups are looked at: a slice or workload that was made anew is found by this.
 const CGROUP_PERIOD: Duration = Duration::from_millis(500);
+/// How often namespaces are looked for, counted in looks at the cgroups: a socket outlives the task by which
+/// its namespace is found.
+const SOCKETS_EVERY: u32 = 4;
 /// How often the ledger forgets what is over, counted in looks at the cgroups.
 const PRUNE_EVERY: u32 = 120;
 
@@ -75,6 +79,8 @@ pub struct Enforcer {
     ledger_trouble: Option<String>,
     /// The hooks, as of the last look.
     coverage: Vec<HookCoverage>,
+    /// Namespaces of the workloads, and connections that are still to be cut.
+    cutting: cut::CutState,
     /// Told to stop.
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.
@@ -112,6 +118,7 @@ impl Enforcer {
                 _ = cgroups.tick() => {
                     self.look_at_cgroups();
                     looks = looks.wrapping_add(1);
+                    self.look_at_sockets(looks.is_multiple_of(SOCKETS_EVERY));
                     if looks.is_multiple_of(PRUNE_EVERY) {
                         self.prune();
                     }

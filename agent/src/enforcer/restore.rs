@@ -76,6 +76,7 @@ impl Enforcer {
             slice_trouble: None,
             ledger_trouble: None,
             coverage: Vec::new(),
+            cutting: Default::default(),
             stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),
@@ -150,14 +151,35 @@ impl Enforcer {
                 None => over.push((grant, EndCause::KernelFailed)),
             }
         }
-        self.compiler.adopt_superseded(&contents);
+        self.adopt_over(&over, &contents);
         let replaced = self.finish_renewals(&over);
+        // Before and after: while a deadline that passed stands in its slot, the kernel's records of the cut
+        // say so. A cut that fails has been told and is tried again; the packets are stopped.
+        let all = self.workloads.values().map(|w| w.id).collect();
+        let _ = self.cut(&all);
         self.reconcile().map_err(StartError::Reconcile)?;
+        let _ = self.cut(&all);
         self.ledger.end_many(over.iter().map(|(g, cause)| (g.id(), *cause)), now)?;
         for (grant, cause) in &over {
             self.audit_ended(grant, *cause, &EndedBy::default(), now);
         }
         self.mark_restored(&replaced, now)
+    }
+
+    /// What another live grant covers goes on, unless the kernel holds the end to be final.
+    fn adopt_over(&mut self, over: &[(LedgerGrant, EndCause)], contents: &Contents) {
+        for (grant, _) in over {
+            self.list_grant(grant);
+            let p = &grant.placement;
+            let open = contents.slots.get(&p.slot).is_some_and(|s| {
+                s.generation == p.generation && (s.deadline_boot_ns != 0 || s.successor != 0)
+            });
+            if let Some(workload) = self.workloads.get(grant.grant.workload()).filter(|_| open) {
+                let slot = SlotRef { index: p.slot, generation: p.generation };
+                self.compiler.adopt_ended(slot, workload.id);
+            }
+        }
+        self.compiler.adopt_superseded(contents);
     }
 
     /// A renewal that a crash cut short is finished: the new grant stands, the old one goes. One that is

@@ -27,13 +27,14 @@ impl Enforcer {
             Ok(ledger::Revoked::Repeated) => Vec::new(),
             Err(error) => {
                 let id = revocation.jti().as_str();
-                self.finish_revocation(&meant, EndCause::Revoked, peer, id, now);
+                // Its failure is the lesser one, and is told where it is found out.
+                let _ = self.finish_revocation(&meant, EndCause::Revoked, peer, id, now);
                 self.note_ledger_trouble(&error);
                 return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
             }
         };
         let id = revocation.jti().to_string();
-        self.finish_revocation(&ended, EndCause::Revoked, peer, &id, now);
+        let cut = self.finish_revocation(&ended, EndCause::Revoked, peer, &id, now);
         let event = RevocationApplied {
             id,
             seq: Some(revocation.seq()),
@@ -44,7 +45,7 @@ impl Enforcer {
             apply_us: Some(since_us(received, self.clock.now())),
         };
         self.recorder.record(Event::RevocationApplied(event), now.unix_ms());
-        self.standing(ended)
+        self.standing(ended, cut)
     }
 
     /// Root's own revocation.
@@ -59,12 +60,13 @@ impl Enforcer {
         let ended = match self.ledger.revoke_locally(selector.clone(), now) {
             Ok(ended) => ended,
             Err(error) => {
-                self.finish_revocation(&meant, EndCause::RevokedLocally, peer, &id, now);
+                // As above.
+                let _ = self.finish_revocation(&meant, EndCause::RevokedLocally, peer, &id, now);
                 self.note_ledger_trouble(&error);
                 return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
             }
         };
-        self.finish_revocation(&ended, EndCause::RevokedLocally, peer, &id, now);
+        let cut = self.finish_revocation(&ended, EndCause::RevokedLocally, peer, &id, now);
         let event = RevocationApplied {
             id,
             selectors: vec![selector.to_string()],
@@ -74,7 +76,7 @@ impl Enforcer {
             ..RevocationApplied::default()
         };
         self.recorder.record(Event::RevocationApplied(event), now.unix_ms());
-        self.standing(ended)
+        self.standing(ended, cut)
     }
 
     fn finish_revocation(
@@ -84,23 +86,29 @@ impl Enforcer {
         peer: &Peer,
         id: &str,
         now: Now,
-    ) {
+    ) -> Result<(), String> {
         for grant in ended {
             self.close_in_kernel(grant);
         }
+        let cut = if ended.is_empty() { Ok(()) } else { self.cut_grants(ended) };
         let by = EndedBy { peer: Some(peer), revocation: Some(id), ..EndedBy::default() };
         for grant in ended {
             self.audit_ended(grant, cause, &by, now);
         }
+        cut
     }
 
     fn meant(&self, selectors: &[Selector], issued_before: UnixTime) -> Vec<LedgerGrant> {
         self.ledger.matching(selectors, issued_before).cloned().collect()
     }
 
-    /// Acknowledges only what the kernel confirmed.
-    fn standing(&self, ended: Vec<LedgerGrant>) -> Result<Revoked, Refusal> {
-        match &self.trouble {
+    /// Acknowledges only what the kernel confirmed, connections that were cut included.
+    fn standing(
+        &self,
+        ended: Vec<LedgerGrant>,
+        cut: Result<(), String>,
+    ) -> Result<Revoked, Refusal> {
+        match self.trouble.as_ref().or(cut.as_ref().err()) {
             None => Ok(Revoked { ended: ended.iter().map(|g| g.id().to_string()).collect() }),
             Some(what) => Err(Refusal::new(Reason::KernelFailed, what.clone())),
         }

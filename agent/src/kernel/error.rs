@@ -120,6 +120,16 @@ pub enum Error {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// sock_diag refused something.
+    #[error(
+        "cannot {operation} of a network namespace; grantd needs CAP_NET_ADMIN and CAP_BPF, and a kernel with CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG and CONFIG_INET_DIAG_DESTROY"
+    )]
+    Diag {
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A ring buffer could not be opened.
     #[error("cannot read the ring buffer {ring}")]
     Ring {

@@ -6,6 +6,7 @@
 //! them every denial and every deadline, in place.
 
 mod attach;
+mod diag;
 mod error;
 mod host;
 mod load;
@@ -18,6 +19,7 @@ mod sys;
 use std::path::PathBuf;
 
 pub use attach::HookCoverage;
+pub use diag::{Destroyed, Diag, DiagSocket, Namespace, NamespaceId, Which, tasks_below};
 pub use error::Error;
 pub use host::{Cgroup, cgroup_of, cgroup2_mount, invocation_id};
 pub use load::disarm;
@@ -178,6 +180,14 @@ impl Kernel {
     /// The ring cannot be mapped.
     pub fn ring(&mut self, ring: Ring) -> Result<RingReader, Error> {
         RingReader::open(&load::Pins::open(&self.setup.bpffs), ring)
+    }
+
+    /// Lists and ends sockets, with what the programs stored about them.
+    ///
+    /// # Errors
+    /// The pinned map cannot be opened.
+    pub fn diag(&self) -> Result<Diag, Error> {
+        Diag::open(&load::Pins::open(&self.setup.bpffs))
     }
 
     /// Which hooks are attached where they should be, read from the kernel now.

@@ -137,3 +137,22 @@ pub(super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     value.truncate(usize::try_from(n).ok()?);
     Some(value)
 }
+
+/// The cookie of the network namespace that a socket is in (`SO_NETNS_COOKIE`, Linux 5.14).
+pub(super) fn netns_cookie(socket: &OwnedFd) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the value and its length are live and exclusively borrowed, and the length is that of the
+    // value.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
