@@ -58,7 +58,7 @@ impl Written {
 
     fn add(&mut self, line: &Line, boot_id: &str) {
         let ring = match line.type_uid {
-            400_101 => Ring::Flows,
+            400_101..=400_103 => Ring::Flows,
             400_105 => Ring::Denials,
             _ => return,
         };
@@ -89,7 +89,8 @@ mod tests {
         written.add(&line(400_105, "b1", 0, 41), "b1");
         written.add(&line(400_105, "b1", 0, 40), "b1");
         written.add(&line(400_105, "b0", 0, 900), "b1");
-        written.add(&line(400_101, "b1", 1, 6), "b1");
+        written.add(&line(400_101, "b1", 1, 5), "b1");
+        written.add(&line(400_102, "b1", 1, 6), "b1");
         assert_eq!(written.next(Ring::Denials, 0), 42);
         assert_eq!(written.next(Ring::Flows, 1), 7);
         assert_eq!(written.next(Ring::Flows, 0), 0);
