@@ -270,6 +270,11 @@ fn a_restart_after_a_renewal_keeps_connections_that_were_silent_since() {
     );
     k.apply(&again.close(slots[2].index));
     assert!(
+        slots.iter().all(|s| k.0.slots[&s.index].successor == reused.index),
+        "a chain that ended goes on under the workload's other grant, which judges each socket"
+    );
+    k.apply(&again.close(reused.index));
+    assert!(
         slots.iter().all(|s| k.0.slots[&s.index].successor == 0),
         "a chain that ended re-tags nobody"
     );
