@@ -52,6 +52,8 @@ pub struct WorkloadEntry {
     pub subjects: Vec<String>,
     /// `max_live_grants`.
     pub max_live_grants: u32,
+    /// Further lines of the section, as they stand in the file.
+    pub more: Vec<String>,
 }
 
 /// One `[[ceiling]]`.
@@ -116,7 +118,8 @@ impl WorkloadEntry {
         writeln!(text, "subjects = [{}]", self.subjects.join(", "))?;
         writeln!(text, "max_live_grants = {}", self.max_live_grants)?;
         // Tests push as fast as they can.
-        writeln!(text, "grant_rate = {{ grants = 1000000, per = \"1m\" }}")
+        writeln!(text, "grant_rate = {{ grants = 1000000, per = \"1m\" }}")?;
+        self.more.iter().try_for_each(|line| writeln!(text, "{line}"))
     }
 }
 

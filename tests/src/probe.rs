@@ -55,6 +55,33 @@ pub enum Held {
     },
 }
 
+/// Who came to a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Came {
+    /// It listens.
+    Listening {
+        /// Its address.
+        at: SocketAddr,
+    },
+    /// Somebody connected, or sent something.
+    Caller {
+        /// Who.
+        from: SocketAddr,
+        /// How much; 0 where a connection was accepted.
+        bytes: usize,
+    },
+}
+
+/// Sockets that are held.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hoarded {
+    /// How many.
+    pub held: usize,
+    /// The number of the error that ended it; none where as many are held as were asked for.
+    pub error: Option<i32>,
+}
+
 /// A run of attempts to one destination.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {

@@ -313,6 +313,7 @@ fn config_file(
         cgroup: format!("{slice}/{name}"),
         subjects: vec![format!("{{ cid = {client:?} }}")],
         max_live_grants: 256,
+        more: Vec::new(),
     };
     let all = "ports = [{ from = 1, to = 65535 }]";
     let mut allow = Vec::new();

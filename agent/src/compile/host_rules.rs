@@ -8,6 +8,19 @@ use grantd_common::{Address, Endpoint, InboundKey, Port, Protocol, WorkloadId};
 use super::Compiler;
 use crate::kernel::{Callers, Contents, Op};
 
+/// Callers from one prefix, at one port of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetIn {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The workload's own port.
+    pub port: Port,
+    /// Where callers come from.
+    pub from: Address,
+    /// Bits of `from` that count, of 128; an IPv4 prefix is 96 longer.
+    pub bits: u32,
+}
+
 /// The host's rules for all workloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRules {
@@ -16,15 +29,10 @@ pub struct HostRules {
 }
 
 impl HostRules {
-    /// Lets callers from a prefix (`bits` of 128; an IPv4 prefix is 96 longer) reach a workload at a port.
-    pub fn let_in(
-        &mut self,
-        workload: WorkloadId,
-        protocol: Protocol,
-        port: Port,
-        (address, bits): (Address, u32),
-    ) {
-        let key = InboundKey::new(workload, port, &Endpoint::new(address, port, protocol));
+    /// Lets callers reach a workload.
+    pub fn let_in(&mut self, workload: WorkloadId, rule: LetIn) {
+        let LetIn { protocol, port, from, bits } = rule;
+        let key = InboundKey::new(workload, port, &Endpoint::new(from, port, protocol));
         self.callers.insert(Callers { key, bits });
     }
 
@@ -69,8 +77,9 @@ mod tests {
     fn rules(ports: &[u16], limit: u64) -> HostRules {
         let mut rules = HostRules::default();
         for port in ports {
-            let from = (Address::from_v4([10, 0, 0, 0]), 96 + 8);
-            rules.let_in(WORKLOAD, Protocol::TCP, Port::new(*port), from);
+            let (protocol, port) = (Protocol::TCP, Port::new(*port));
+            let from = Address::from_v4([10, 0, 0, 0]);
+            rules.let_in(WORKLOAD, LetIn { protocol, port, from, bits: 96 + 8 });
         }
         rules.limit(WORKLOAD, limit);
         rules

@@ -16,7 +16,7 @@ use grantd_grant::{Destination, HostPattern};
 
 use crate::kernel::Op;
 use exact::ExactRules;
-pub use host_rules::HostRules;
+pub use host_rules::{HostRules, LetIn};
 use ranges::RangeRules;
 pub use slots::SlotRef;
 use slots::Slots;

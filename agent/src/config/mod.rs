@@ -11,6 +11,7 @@ mod daemon;
 mod enforcement;
 mod fault;
 mod file;
+mod listen;
 mod okta;
 mod reader;
 mod units;
@@ -33,6 +34,7 @@ pub use daemon::{AuditConfig, PathsConfig, Unsynchronised};
 pub use enforcement::{CgroupPath, EnforcementConfig, MAX_LEVELS_BELOW_SLICE};
 pub use fault::{ConfigFaults, Fault};
 pub use file::{FileError, FileFacts, Untrusted, read_secret, read_trusted};
+pub use listen::Listen;
 pub use okta::OktaConfig;
 pub use workload::WorkloadConfig;
 

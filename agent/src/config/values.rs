@@ -62,7 +62,8 @@ pub(super) fn ports(value: &Value<'_>) -> Option<Vec<PortRange>> {
     })
 }
 
-fn port_number(value: &Value<'_>) -> Option<u16> {
+/// A port, never 0.
+pub(super) fn port_number(value: &Value<'_>) -> Option<u16> {
     value.integer(1..=u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
 }
 

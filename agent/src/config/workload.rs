@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use grantd_common::capacity;
 use grantd_grant::ids::{ActorId, ClientId};
 use grantd_grant::policy::{DEFAULT_MAX_TTL, GrantRate, SubjectPattern, WorkloadPolicy};
 use grantd_grant::{Subject, WorkloadName};
 
 use super::enforcement::{CgroupPath, EnforcementConfig, MAX_LEVELS_BELOW_SLICE};
+use super::listen::{self, Listen};
 use super::reader::{Section, Value};
 use super::values::{bounded_duration, ttl};
 
@@ -14,6 +16,8 @@ use super::values::{bounded_duration, ttl};
 const DEFAULT_MAX_LIVE_GRANTS: u32 = 256;
 /// Most that may be configured for it.
 const HARD_MAX_LIVE_GRANTS: u64 = 65_536;
+/// Most sockets that may be configured for one workload: each takes kernel memory that is charged to nobody.
+const HARD_MAX_SOCKETS: u64 = 1_048_576;
 /// Rate of grants where the file says nothing.
 const DEFAULT_GRANT_RATE: GrantRate = GrantRate { grants: 60, per: Duration::from_secs(60) };
 /// Most grants per period that may be configured.
@@ -32,6 +36,10 @@ pub struct WorkloadConfig {
     pub cgroup: CgroupPath,
     /// The user that its processes run as: a name or a number.
     pub user: Option<String>,
+    /// Who may connect to it, and where; empty means nobody.
+    pub listen: Vec<Listen>,
+    /// How many IP sockets it may hold at once.
+    pub max_sockets: u64,
 }
 
 /// Reads every `[[workload]]`. Order is that of the file, so that keys in messages match it.
@@ -88,8 +96,18 @@ fn workload(
         Some(value) => user(&value).map(Some),
         None => Some(None),
     };
+    let listen = section.optional("listen").map_or(Some(Vec::new()), |value| listen::read(&value));
+    let max_sockets = section
+        .optional("max_sockets")
+        .map_or(Some(capacity::DEFAULT_MAX_SOCKETS), |value| value.integer(1..=HARD_MAX_SOCKETS));
     let name = name?;
-    let config = WorkloadConfig { name: name.clone(), cgroup: cgroup?, user: user? };
+    let config = WorkloadConfig {
+        name: name.clone(),
+        cgroup: cgroup?,
+        user: user?,
+        listen: listen?,
+        max_sockets: max_sockets?,
+    };
     let policy = WorkloadPolicy {
         name,
         subjects: subjects?,

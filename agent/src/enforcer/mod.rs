@@ -28,7 +28,7 @@ pub use directory::Directory;
 pub use restore::{Start, StartError};
 
 use crate::clock::{BootTimer, Clock, StepWatch};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, LetIn};
 use crate::kernel::{HookCoverage, Kernel};
 use crate::ledger::Ledger;
 use command::Command;
@@ -51,14 +51,29 @@ const PRUNE_EVERY: u32 = 120;
 pub struct Settings {
     /// Workloads, subjects, quotas, ceiling.
     pub policy: Arc<HostPolicy>,
-    /// Each workload's name, the directory of its cgroup, and its user.
-    pub workloads: Vec<(WorkloadName, PathBuf, Option<String>)>,
+    /// The workloads.
+    pub workloads: Vec<WorkloadSettings>,
     /// Where cgroup v2 is mounted: paths in records are relative to it.
     pub cgroup_mount: PathBuf,
     /// Whether grants are accepted while the clock is not synchronised.
     pub unsynchronised_allowed: bool,
     /// This boot.
     pub boot_id: String,
+}
+
+/// A workload of the config, as the enforcer goes by it.
+#[derive(Clone, Debug)]
+pub struct WorkloadSettings {
+    /// Its name.
+    pub name: WorkloadName,
+    /// Its cgroup's directory.
+    pub path: PathBuf,
+    /// The account that the config names.
+    pub user: Option<String>,
+    /// Who may connect to it.
+    pub callers: Vec<LetIn>,
+    /// How many sockets it may hold.
+    pub max_sockets: u64,
 }
 
 /// The owner of all enforcement state.

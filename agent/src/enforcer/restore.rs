@@ -81,6 +81,7 @@ impl Enforcer {
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),
         };
+        // Reconciling below makes the kernel follow.
         enforcer.number_workloads()?;
         enforcer.tell_opened(opened);
         enforcer.bring_together(keys)?;

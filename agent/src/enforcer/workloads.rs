@@ -10,9 +10,10 @@ use grantd_grant::policy::{ApprovalRule, SubjectPattern};
 use grantd_grant::{ControlPlaneKeys, KeyId, Reason, Refusal, VerifiedGrant, WorkloadName};
 
 use super::audit::{EndedBy, audit_workload};
-use super::{Enforcer, Settings};
+use super::{Enforcer, Settings, WorkloadSettings};
+use crate::compile::HostRules;
 use crate::ctl::Enrolled;
-use crate::kernel;
+use crate::kernel::{self, Op};
 use crate::ledger::{EndCause, LedgerError};
 use crate::text::chain;
 
@@ -29,17 +30,22 @@ pub(super) struct Workload {
 }
 
 impl Enforcer {
-    /// Gives each configured workload its number.
-    pub(super) fn number_workloads(&mut self) -> Result<(), LedgerError> {
+    /// Gives each configured workload its number. Returns what the kernel has to follow: who is let in, and
+    /// how many sockets each may hold.
+    pub(super) fn number_workloads(&mut self) -> Result<Vec<Op>, LedgerError> {
         let mut numbered = std::collections::HashMap::new();
-        for (name, path, user) in self.settings.workloads.clone() {
+        let mut rules = HostRules::default();
+        for settings in self.settings.workloads.clone() {
+            let WorkloadSettings { name, path, user, callers, max_sockets } = settings;
             let id = WorkloadId(self.ledger.workload_id(&name)?);
             let cgroup =
                 self.workloads.get(&name).filter(|w| w.path == path).and_then(|w| w.cgroup);
+            callers.into_iter().for_each(|rule| rules.let_in(id, rule));
+            rules.limit(id, max_sockets);
             numbered.insert(name, Workload { id, path, user, cgroup });
         }
         self.workloads = numbered;
-        Ok(())
+        Ok(self.compiler.set_host_rules(rules))
     }
 
     /// Follows the slice and every workload's cgroup.
@@ -149,9 +155,16 @@ impl Enforcer {
     ) -> Result<u64, Refusal> {
         self.next_epoch();
         let before = std::mem::replace(&mut self.settings, settings);
-        if let Err(error) = self.number_workloads() {
-            self.settings = before;
-            return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
+        match self.number_workloads() {
+            Ok(ops) => {
+                if let Err(error) = self.kernel.apply_all(&ops) {
+                    self.note_trouble(format!("the workloads' listeners: {}", chain(&error)));
+                }
+            }
+            Err(error) => {
+                self.settings = before;
+                return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
+            }
         }
         let live = self.ledger.live();
         let uncovered: Vec<_> =

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use grantd_audit::event::{Coverage, Event, Lifecycle, LifecycleKind};
 use grantd_audit::{Producer, Recorder, Spool, SpoolConfig, Writer};
-use grantd_common::Ring;
+use grantd_common::{Port, Protocol, Ring};
+use grantd_grant::HostPattern;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -19,9 +20,12 @@ use super::live::{Live, keep_watchdog_quiet};
 use super::parts::{CONTROL, DENIALS, ENFORCER, Ended, FLOWS, LISTENER, Parts};
 use crate::admission::PushAdmission;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Unsynchronised};
+use crate::compile::LetIn;
+use crate::config::{Config, Listen, Unsynchronised};
 use crate::ctl;
-use crate::enforcer::{self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start};
+use crate::enforcer::{
+    self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start, WorkloadSettings,
+};
 use crate::events::{Pump, Written};
 use crate::intake::{self, Limits, Listener, TlsMaterial};
 use crate::kernel::{self, Setup};
@@ -259,11 +263,35 @@ pub(super) fn settings(config: &Config, boot_id: &str) -> Result<Settings, Error
         workloads: config
             .workloads
             .iter()
-            .map(|w| (w.name.clone(), mount.join(w.cgroup.as_path()), w.user.clone()))
+            .map(|w| WorkloadSettings {
+                name: w.name.clone(),
+                path: mount.join(w.cgroup.as_path()),
+                user: w.user.clone(),
+                callers: w.listen.iter().flat_map(callers).collect(),
+                max_sockets: w.max_sockets,
+            })
             .collect(),
         cgroup_mount: mount,
         unsynchronised_allowed: matches!(config.unsynchronised, Unsynchronised::Allow),
         boot_id: boot_id.to_owned(),
+    })
+}
+
+fn callers(listen: &Listen) -> impl Iterator<Item = LetIn> + '_ {
+    let protocol = match listen.protocol {
+        grantd_grant::Protocol::Tcp => Protocol::TCP,
+        grantd_grant::Protocol::Udp => Protocol::UDP,
+    };
+    let port = Port::new(listen.port);
+    listen.from.iter().filter_map(move |host| {
+        let (address, bits) = match host {
+            HostPattern::Address(address) => (*address, if address.is_ipv4() { 32 } else { 128 }),
+            HostPattern::Cidr(cidr) => (cidr.network(), u32::from(cidr.prefix_len())),
+            // The config takes none: packets carry addresses.
+            HostPattern::Name(_) | HostPattern::Wildcard(_) => return None,
+        };
+        let bits = if address.is_ipv4() { bits + 96 } else { bits };
+        Some(LetIn { protocol, port, from: address.into(), bits })
     })
 }
 

@@ -17,6 +17,8 @@ use grantd_e2e::world::World;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::Serialize;
 
+#[path = "probe/serve.rs"]
+mod answer;
 #[path = "probe/attack.rs"]
 mod attack;
 #[path = "probe/reach.rs"]
@@ -79,6 +81,16 @@ enum What {
     Each { to: Vec<SocketAddr> },
     /// Wait for a line on standard input before each command on it: `tcp ADDR` or `udp ADDR`.
     Serve,
+    /// Wait for connections, or datagrams, and send back what comes; the address first, then one line for
+    /// each that came.
+    Answer {
+        at: SocketAddr,
+        #[arg(long)]
+        udp: bool,
+    },
+    /// Make sockets until the kernel refuses one or so many are held; then, at each line on standard input,
+    /// close half of them and try again.
+    Hoard { count: usize },
     /// Hold many UDP sockets that are connected to one destination, and at each line on standard
     /// input: `race` sends to it and to the other at the same moment, `own` to it, `other` to the
     /// other; a report of how many datagrams the kernel took follows each.
@@ -114,6 +126,8 @@ fn main() -> Result<()> {
         }
         What::Each { to } => say(&reach::each(&to)),
         What::Serve => serve(),
+        What::Answer { at, udp } => answer::answer(at, udp, &mut |event| say(event)),
+        What::Hoard { count } => answer::hoard(count, &mut |event| say(event)),
         What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
         What::Exec { command } => become_program(&command),

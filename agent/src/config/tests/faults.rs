@@ -219,6 +219,35 @@ fn a_workload_without_clear_subjects_or_limits_is_refused() {
         ),
         added("[[workload]]", r#"user = "a b""#, "workload[0].user", "user name"),
         added("[[workload]]", r#"unit = "x.service""#, "workload[0].unit", "later release"),
+        added("[[workload]]", "max_sockets = 0", "workload[0].max_sockets", "from 1"),
+    ]);
+}
+
+#[test]
+fn a_listener_that_would_let_nobody_or_the_unknown_in_is_refused() {
+    let listen = |rule: &str| format!("listen = [{{ {rule} }}]");
+    let [port, from] = ["workload[0].listen[0].port", "workload[0].listen[0].from"];
+    let ten = r#"from = ["10.0.0.0/8"]"#;
+    let case = |rule: &str, key, says| added("[[workload]]", &listen(rule), key, says);
+    assert_each_is_the_only_fault(vec![
+        case(&format!(r#"port = 0, protocol = "tcp", {ten}"#), port, "from 1"),
+        case(r#"port = 80, protocol = "tcp""#, from, "missing"),
+        case(r#"port = 80, protocol = "tcp", from = []"#, from, "is empty"),
+        case(
+            r#"port = 80, protocol = "tcp", from = ["db-1.internal"]"#,
+            "workload[0].listen[0].from[0]",
+            "is a name",
+        ),
+        case(
+            r#"port = 80, protocol = "tcp", from = ["10.0.0.1/8"]"#,
+            "workload[0].listen[0].from[0]",
+            "CIDR",
+        ),
+        case(
+            &format!(r#"port = 80, protocol = "sctp", {ten}"#),
+            "workload[0].listen[0].protocol",
+            "tcp",
+        ),
     ]);
 }
 

@@ -49,6 +49,20 @@ fn every_value_of_the_file_arrives() {
 }
 
 #[test]
+fn who_may_connect_to_a_workload_is_read_and_without_a_word_it_is_nobody() {
+    assert_eq!(good().workloads[0].listen, []);
+    assert_eq!(good().workloads[0].max_sockets, 65_536);
+    let text = with(
+        "[[workload]]",
+        "max_sockets = 12\nlisten = [{ port = 8080, protocol = \"udp\", from = [\"10.2.0.0/16\", \"fd00::1\"] }]",
+    );
+    let workload = parse(&text).expect("no faults").workloads.remove(0);
+    assert_eq!(workload.max_sockets, 12);
+    let [listen] = &workload.listen[..] else { panic!("one rule") };
+    assert_eq!((listen.port, listen.protocol, listen.from.len()), (8080, Protocol::Udp, 2));
+}
+
+#[test]
 fn what_the_file_does_not_say_is_the_strict_choice() {
     let config = good();
     assert_eq!(config.unsynchronised, Unsynchronised::Refuse);
