@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn with_lines(lines: &[&str]) -> Result<World> {
     let mut world = World::assemble(Shape::okta())?;
     world.daemon.reconfigure(|config| {
-        config.workloads[0].more = lines.iter().map(|line| (*line).to_owned()).collect();
+        if let Some(coding) = config.workloads.first_mut() {
+            coding.more = lines.iter().map(|line| (*line).to_owned()).collect();
+        }
     })?;
     world.daemon.start()?;
     Ok(world)

@@ -97,7 +97,8 @@ impl Namespaces {
         if left_out {
             self.too_many.insert(workload)
         } else {
-            self.too_many.remove(&workload) && false
+            self.too_many.remove(&workload);
+            false
         }
     }
 

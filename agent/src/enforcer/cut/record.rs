@@ -43,10 +43,7 @@ fn direction(remote: &SocketAddr) -> Direction {
 
 /// As in the kernel's own records.
 const fn cause(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Ended => "revoked",
-        other => other.as_str(),
-    }
+    if matches!(reason, Reason::Ended) { "revoked" } else { reason.as_str() }
 }
 
 /// The task that was last allowed; it may be gone.
