@@ -37,19 +37,21 @@ pub(crate) struct Report {
     pub(crate) to: Endpoint,
     pub(crate) allowed_to: Endpoint,
     pub(crate) socket_type: u32,
-    pub(crate) who: Who,
     pub(crate) local_port: Port,
     pub(crate) detail: u32,
     pub(crate) netns: u64,
 }
 
-/// Whose doing it was.
+/// Whose doing it was. Known when a program is compiled: kernels such as 6.1 and 6.12 refuse packet and
+/// life-cycle programs that only contain a question about the current task.
 #[derive(Clone, Copy)]
-pub(crate) enum Who {
+enum Who {
     /// A packet has no task of its own: whatever runs just now is not who sent it.
     Nobody,
     /// The current task.
     Current,
+    /// Who was allowed, as the socket remembers it.
+    Recorded(Storage),
 }
 
 impl Report {
@@ -69,7 +71,6 @@ impl Report {
             to: Endpoint::NONE,
             allowed_to: Endpoint::NONE,
             socket_type: 0,
-            who: Who::Nobody,
             local_port: Port([0, 0]),
             detail: 0,
             netns: 0,
@@ -103,22 +104,28 @@ pub(crate) unsafe fn fetch_add(p: *mut u64, by: u64) -> u64 {
     value
 }
 
-/// Writes one event. A full ring never alters the verdict: the event is counted as lost, and its
-/// sequence number stays unused.
+/// Writes one event that is nobody's doing. A full ring never alters the verdict: the event is counted as
+/// lost, and its sequence number stays unused.
 #[inline(never)]
 pub(crate) fn report(r: &Report) {
-    write(r, None);
+    write(r, Who::Nobody);
+}
+
+/// The same for what the current task does.
+#[inline(never)]
+pub(crate) fn report_task(r: &Report) {
+    write(r, Who::Current);
 }
 
 /// The same for the end of what a socket was allowed to: task, time and traffic are those that its storage
 /// remembers.
 #[inline(never)]
 pub(crate) fn report_end(r: &Report, storage: Storage) {
-    write(r, Some(storage));
+    write(r, Who::Recorded(storage));
 }
 
 #[inline(always)]
-fn write(r: &Report, ended: Option<Storage>) {
+fn write(r: &Report, who: Who) {
     let (ring, map) = match r.kind {
         EventKind::Allowed | EventKind::Closed | EventKind::Reset => (Ring::Flows, &FLOWS),
         EventKind::Denied | EventKind::Dropped => (Ring::Denials, &DENIALS),
@@ -128,13 +135,13 @@ fn write(r: &Report, ended: Option<Storage>) {
         count(counter::LOST + ring as u32);
         return;
     };
-    let (task, opened_boot_ns, counters) = match (ended, r.who) {
-        (Some(storage), _) => {
+    let (task, opened_boot_ns, counters) = match who {
+        Who::Recorded(storage) => {
             let s = storage.read();
             (Task::recorded(s), s.allowed_boot_ns, s.counters)
         }
-        (None, Who::Nobody) => (Task::NONE, 0, [0; 4]),
-        (None, Who::Current) => (Task::current(), 0, [0; 4]),
+        Who::Nobody => (Task::NONE, 0, [0; 4]),
+        Who::Current => (Task::current(), 0, [0; 4]),
     };
     entry.write(Event {
         kind: r.kind as u8,

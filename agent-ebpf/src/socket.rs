@@ -9,7 +9,7 @@ use grantd_common::{
     SocketState, Tables as _, Verdict, WorkloadId, decide, options,
 };
 
-use crate::emit::{Report, Who, count, report};
+use crate::emit::{Report, count, report_task};
 use crate::ends;
 use crate::identity::{self, Identity};
 use crate::maps::Maps;
@@ -40,13 +40,12 @@ pub(crate) fn create(ctx: &SockContext) -> i32 {
     let mut to = Endpoint::NONE;
     // Numbers beyond a byte (MPTCP is 262) are shown by the socket type alone.
     to.protocol = Protocol(u8::try_from(kind.protocol).unwrap_or(0));
-    report(&Report {
+    report_task(&Report {
         cookie: raw::create_cookie(ctx),
         workload: task.workload,
         to,
         socket_type: kind.kind,
         detail: kind.family,
-        who: Who::Current,
         ..Report::refusal(Hook::SockCreate, refused, raw::now().boot_ns)
     });
     DENY
@@ -193,7 +192,7 @@ fn known(s: Storage, j: &Judged) -> bool {
 #[inline(never)]
 fn concluded(ctx: &SockAddrContext, hook: Hook, j: &Judged, verdict: i32) -> i32 {
     count(counter::REASONS + u32::from(j.reason));
-    report(&Report {
+    report_task(&Report {
         kind: if verdict == ALLOW { EventKind::Allowed } else { EventKind::Denied },
         reason: j.reason,
         cookie: raw::cookie(ctx),
@@ -202,7 +201,6 @@ fn concluded(ctx: &SockAddrContext, hook: Hook, j: &Judged, verdict: i32) -> i32
         grant: j.evidence.grant,
         name: j.evidence.name,
         to: j.to,
-        who: Who::Current,
         netns: raw::netns(ctx),
         ..Report::refusal(hook, Reason::NoGrant, raw::now().boot_ns)
     });
@@ -291,11 +289,10 @@ pub(crate) fn set_option(ctx: &SockoptContext) -> i32 {
         None => WorkloadId::NONE,
     };
     let workload = if task.workload == WorkloadId::NONE { born } else { task.workload };
-    report(&Report {
+    report_task(&Report {
         workload,
         socket_workload: born,
         detail: (level as u32) << 16 | (option as u32 & 0xffff),
-        who: Who::Current,
         ..Report::refusal(Hook::Setsockopt, reason, raw::now().boot_ns)
     });
     DENY
