@@ -33,6 +33,8 @@ pub struct Daemon {
     cgroup: PathBuf,
     cores: bool,
     log_level: &'static str,
+    /// Another copy of grantd than the one that was built.
+    program: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -50,6 +52,7 @@ impl Daemon {
             cgroup: cgroup.to_owned(),
             cores: false,
             log_level: "debug",
+            program: None,
             child: None,
         };
         daemon.write_config()?;
@@ -92,6 +95,19 @@ impl Daemon {
         self.log_level = "info";
     }
 
+    /// Lets the next start run a fresh copy of grantd, as an upgrade does.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn install(&mut self, copy: PathBuf) -> Result<()> {
+        // Beside and then in its place: the running one stays what it is.
+        let beside = copy.with_extension("new");
+        fs::copy(programs::find("grantd")?, &beside).context("copying grantd")?;
+        fs::rename(&beside, &copy).context("installing grantd")?;
+        self.program = Some(copy);
+        Ok(())
+    }
+
     fn write_config(&self) -> Result<()> {
         fs::write(&self.config_path, self.config.text())
             .with_context(|| format!("writing {}", self.config_path.display()))
@@ -108,7 +124,8 @@ impl Daemon {
         if self.cores {
             command.arg("--cores");
         }
-        command.arg("exec").arg("--").arg(programs::find("grantd")?);
+        let grantd = self.program.clone().map_or_else(|| programs::find("grantd"), Ok)?;
+        command.arg("exec").arg("--").arg(grantd);
         command.args(["run", "--config"]).arg(&self.config_path);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("GRANTD_LOG", self.log_level).env("RUST_BACKTRACE", "1");

@@ -159,6 +159,7 @@ impl Enforcer {
         let all = self.workloads.values().map(|w| w.id).collect();
         let _ = self.cut(&all);
         self.reconcile().map_err(StartError::Reconcile)?;
+        self.kernel.take_over()?;
         let _ = self.cut(&all);
         self.ledger.end_many(over.iter().map(|(g, cause)| (g.id(), *cause)), now)?;
         for (grant, cause) in &over {

@@ -107,11 +107,16 @@ fn attach_one(
         cgroup: cgroup.path.clone(),
         source,
     };
-    let pin = pins.link(name);
-    if attached_cgroup(&pin) == Some(cgroup.id) {
-        let link = sys::open_pin(&pin).map_err(|e| fail(e.into()))?;
+    let (pin, existing) = (pins.link(name), pins.existing_link(name));
+    if attached_cgroup(&existing) == Some(cgroup.id) {
+        let link = sys::open_pin(&existing).map_err(|e| fail(e.into()))?;
         let fd = program.fd().map_err(|e| fail(e.into()))?;
-        return sys::update_link(link.as_fd(), fd).map_err(|e| fail(e.into()));
+        sys::update_link(link.as_fd(), fd).map_err(|e| fail(e.into()))?;
+        if existing != pin {
+            // Another ABI's: the link goes on under our pin, and never without one.
+            sys::pin(link.as_fd(), &pin).map_err(|e| fail(e.into()))?;
+        }
+        return Ok(());
     }
     let link = program.attach(cgroup).map_err(fail)?;
     replace_pin(link, &pin)
@@ -244,7 +249,7 @@ fn attached_cgroup(pin: &Path) -> Option<u64> {
 /// Whether every hook that belongs to the slice is attached to this one.
 pub(super) fn slice_is_covered(pins: &Pins, slice: &Cgroup) -> bool {
     let mut of_slice = HOOKS.iter().filter(|hook| hook.place == Place::Slice);
-    of_slice.all(|hook| attached_cgroup(&pins.link(hook.name)) == Some(slice.id))
+    of_slice.all(|hook| attached_cgroup(&pins.existing_link(hook.name)) == Some(slice.id))
 }
 
 pub(super) fn coverage(pins: &Pins, root: &Path, slice: &Cgroup) -> Vec<HookCoverage> {
@@ -256,7 +261,7 @@ pub(super) fn coverage(pins: &Pins, root: &Path, slice: &Cgroup) -> Vec<HookCove
                 Place::Root => (root.into(), root_id),
                 Place::Slice => (slice.path.clone(), Some(slice.id)),
             };
-            let found = attached_cgroup(&pins.link(hook.name));
+            let found = attached_cgroup(&pins.existing_link(hook.name));
             let attached = found.is_some() && found == wanted;
             let detail = match found {
                 _ if attached => path.display().to_string(),

@@ -71,7 +71,7 @@ pub enum Error {
         expected: String,
     },
     /// Pins of another ABI version.
-    #[error("{} holds pins of another version of grantd: stop the agents, run that version's `grantctl disarm --yes`, and start grantd again", path.display())]
+    #[error("{} holds pins of another version of grantd, whose sockets this one cannot take over: stop the agents, run that version's `grantctl disarm --yes`, and start grantd again", path.display())]
     OtherAbi {
         /// The directory.
         path: PathBuf,

@@ -16,12 +16,13 @@ use grantd_common::{
 use super::attach::Programs;
 use super::error::Error;
 use super::maps::Maps;
+use super::migrate::Others;
 
 /// The kernel programs; empty where `cargo xtask build-ebpf` has not run.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce.o"));
 
 /// Name, kind, key size, value size and entries of every pinned map of this ABI.
-const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
+pub(super) const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
     ("WORKLOADS", MapType::Hash, 8, size_of::<WorkloadEntry>(), capacity::WORKLOADS),
     ("GRANTS", MapType::Array, 4, size_of::<GrantSlot>(), capacity::GRANTS),
     ("EXACT", MapType::Hash, size_of::<ExactKey>(), size_of::<ExactRule>(), capacity::EXACT),
@@ -47,6 +48,8 @@ const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
 /// The pin directories of this ABI below one bpffs.
 pub(super) struct Pins {
     root: PathBuf,
+    /// Those of other ABIs beside it: until they are taken over, their links are what enforces.
+    pub(super) others: Others,
 }
 
 impl Pins {
@@ -55,10 +58,11 @@ impl Pins {
     }
 
     pub(super) fn open(bpffs: &Path) -> Self {
-        Self { root: Self::directory(bpffs) }
+        let root = Self::directory(bpffs);
+        Self { others: Others::beside(&root), root }
     }
 
-    /// Makes the directories (0700) and refuses pins of another ABI beside ours.
+    /// Makes the directories (0700), and takes over from pins of another ABI what live connections rest on.
     pub(super) fn prepare(bpffs: &Path) -> Result<Self, Error> {
         let pins = Self::open(bpffs);
         let family = bpffs.join("grantd");
@@ -77,17 +81,7 @@ impl Pins {
                 }
             }
         }
-        let listed = fs::read_dir(&family).map_err(|source| Error::Pin {
-            operation: "list",
-            path: family.clone(),
-            source,
-        })?;
-        for entry in listed.flatten() {
-            if entry.path() != pins.root && entry.file_name().to_string_lossy().starts_with("abi-")
-            {
-                return Err(Error::OtherAbi { path: entry.path() });
-            }
-        }
+        pins.others.share_maps(&pins)?;
         Ok(pins)
     }
 
@@ -99,7 +93,16 @@ impl Pins {
         self.root.join("links").join(name)
     }
 
+    /// Where the link of this name is: ours, or another ABI's that is not taken over yet.
+    pub(super) fn existing_link(&self, name: &str) -> PathBuf {
+        let ours = self.link(name);
+        if ours.exists() { ours } else { self.others.link(name).unwrap_or(ours) }
+    }
+
     pub(super) fn any_link(&self) -> Result<bool, Error> {
+        if self.others.any_link() {
+            return Ok(true);
+        }
         let path = self.root.join("links");
         match fs::read_dir(&path) {
             Ok(mut entries) => Ok(entries.next().is_some()),
@@ -115,7 +118,7 @@ pub(super) struct Loaded {
 
 pub(super) fn load(pins: &Pins, slice_level: u32) -> Result<Loaded, Error> {
     for shape in &SHAPES {
-        check_shape(pins, shape)?;
+        check_shape_at(&pins.map(shape.0), shape)?;
     }
     let mut object = open_object(Some(pins), slice_level)?;
     let maps = Maps::take(&mut object)?;
@@ -151,9 +154,11 @@ fn open_object(pins: Option<&Pins>, slice_level: u32) -> Result<aya::Ebpf, Error
 }
 
 /// aya takes a pinned map as it is; one of another shape would be read and written wrongly.
-fn check_shape(pins: &Pins, shape: &(&str, MapType, usize, usize, u32)) -> Result<(), Error> {
-    let (name, kind, key, value, entries) = *shape;
-    let path = pins.map(name);
+pub(super) fn check_shape_at(
+    path: &Path,
+    shape: &(&str, MapType, usize, usize, u32),
+) -> Result<(), Error> {
+    let (_, kind, key, value, entries) = *shape;
     if !path.exists() {
         return Ok(());
     }
@@ -162,8 +167,8 @@ fn check_shape(pins: &Pins, shape: &(&str, MapType, usize, usize, u32)) -> Resul
     };
     let expected = describe(&kind, key, value, entries);
     let mismatch =
-        |found: String| Error::PinShape { path: path.clone(), found, expected: expected.clone() };
-    let info = MapInfo::from_pin(&path).map_err(|e| mismatch(format!("unreadable ({e})")))?;
+        |found: String| Error::PinShape { path: path.into(), found, expected: expected.clone() };
+    let info = MapInfo::from_pin(path).map_err(|e| mismatch(format!("unreadable ({e})")))?;
     let found_kind = info.map_type().map_err(|e| mismatch(format!("of unknown type ({e})")))?;
     let (found_key, found_value) = (info.key_size() as usize, info.value_size() as usize);
     if (found_kind, found_key, found_value, info.max_entries()) == (kind, key, value, entries) {
@@ -173,13 +178,13 @@ fn check_shape(pins: &Pins, shape: &(&str, MapType, usize, usize, u32)) -> Resul
     }
 }
 
-/// Removes every pin of this ABI, and with the links all enforcement. Returns what was removed.
+/// Removes every pin, of this ABI and of others, and with the links all enforcement. Returns what was removed.
 ///
 /// # Errors
 /// A pin that cannot be removed; those before it are gone.
 pub fn disarm(bpffs: &Path) -> Result<Vec<PathBuf>, Error> {
     let pins = Pins::open(bpffs);
-    let mut removed = Vec::new();
+    let mut removed = pins.others.remove()?;
     let links = super::attach::HOOKS.iter().map(|h| pins.link(h.name));
     for path in links.chain(SHAPES.iter().map(|(name, ..)| pins.map(name))) {
         match fs::remove_file(&path) {

@@ -11,6 +11,7 @@ mod error;
 mod host;
 mod load;
 mod maps;
+mod migrate;
 mod op;
 mod pod;
 mod ring;
@@ -75,11 +76,14 @@ pub struct Kernel {
     maps: maps::Maps,
     slice: Cgroup,
     adopted: bool,
+    /// Another ABI's programs are attached still.
+    to_take_over: bool,
 }
 
 impl Kernel {
-    /// Loads the programs, or adopts what an earlier daemon of the same ABI left pinned, and attaches
-    /// every hook. Nothing is opened: a fresh start has no rule, an adopted one keeps its own.
+    /// Loads the programs, or adopts what an earlier daemon left pinned, and attaches every hook; where that
+    /// daemon was of another ABI only [`Self::take_over`] does. Nothing is opened: a fresh start has no rule,
+    /// an adopted one keeps its own.
     ///
     /// # Errors
     /// A missing kernel feature, mount or cgroup, with what to do about it; pins of another shape.
@@ -93,13 +97,40 @@ impl Kernel {
         let mut maps = loaded.maps;
         // Deny first: the slice is known before any hook could take its tasks for bystanders. One whose
         // hooks are all there goes on as it is: agents make sockets while a daemon restarts.
-        if !attach::slice_is_covered(&pins, &slice) {
+        let covered = attach::slice_is_covered(&pins, &slice);
+        if covered && !pins.others.is_empty() {
+            // Our own map of cgroups is new.
+            maps.apply(&[Op::slice_attached(slice.id)])?;
+        } else if !covered {
             maps.apply(&[Op::slice(slice.id)])?;
         }
-        let mut programs = loaded.programs;
-        programs.attach(&pins, &setup.cgroup_root, &slice)?;
-        maps.apply(&[Op::slice_attached(slice.id)])?;
-        Ok(Self { setup: setup.clone(), programs, maps, slice, adopted })
+        let (programs, to_take_over) = (loaded.programs, !pins.others.is_empty());
+        let mut kernel =
+            Self { setup: setup.clone(), programs, maps, slice, adopted, to_take_over };
+        if !to_take_over {
+            kernel.attach(&pins)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Puts our programs in the place of another ABI's, once the maps hold what the old ones held; nothing
+    /// where there are none. Called when the maps were brought together with the ledger.
+    ///
+    /// # Errors
+    /// A hook that does not attach: the old programs stay where they are.
+    pub fn take_over(&mut self) -> Result<(), Error> {
+        if self.to_take_over {
+            let pins = load::Pins::open(&self.setup.bpffs);
+            self.attach(&pins)?;
+            pins.others.remove()?;
+            self.to_take_over = false;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, pins: &load::Pins) -> Result<(), Error> {
+        self.programs.attach(pins, &self.setup.cgroup_root, &self.slice)?;
+        self.maps.apply(&[Op::slice_attached(self.slice.id)])
     }
 
     /// Whether pins of an earlier daemon were adopted.
