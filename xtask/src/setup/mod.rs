@@ -15,7 +15,7 @@ use crate::say::{say, step};
 pub(crate) use toolchain::{BpfToolchain, Linter};
 
 /// Programs that the end-to-end tests and the demo start, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 1] = [("ip", "iproute2")];
+const TEST_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 
 /// Finds or installs the BPF toolchain and what the tests start; what is there already is left alone.
 ///
