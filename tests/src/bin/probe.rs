@@ -21,6 +21,8 @@ use serde::Serialize;
 mod answer;
 #[path = "probe/attack.rs"]
 mod attack;
+#[path = "probe/crowd.rs"]
+mod crowd;
 #[path = "probe/reach.rs"]
 mod reach;
 #[path = "probe/swap.rs"]
@@ -88,6 +90,8 @@ enum What {
         #[arg(long)]
         udp: bool,
     },
+    /// Hold so many idle connections, say how many stand, and then how they all broke.
+    Crowd { count: usize, to: SocketAddr },
     /// Make sockets until the kernel refuses one or so many are held; then, at each line on standard input,
     /// close half of them and try again.
     Hoard { count: usize },
@@ -127,6 +131,7 @@ fn main() -> Result<()> {
         What::Each { to } => say(&reach::each(&to)),
         What::Serve => serve(),
         What::Answer { at, udp } => answer::answer(at, udp, &mut |event| say(event)),
+        What::Crowd { count, to } => crowd::hold(count, to, &mut |event| say(event)),
         What::Hoard { count } => answer::hoard(count, &mut |event| say(event)),
         What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
