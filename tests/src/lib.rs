@@ -26,7 +26,6 @@ pub mod okta;
 pub mod probe;
 pub mod programs;
 pub mod server;
-pub mod streams;
 pub mod tmpfs;
 pub mod workdir;
 pub mod workload;

@@ -12,7 +12,6 @@ mod privilege;
 mod say;
 mod setup;
 mod test;
-mod vm;
 mod workspace;
 
 use std::process::ExitCode;

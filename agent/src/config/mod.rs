@@ -36,7 +36,7 @@ pub use fault::{ConfigFaults, Fault};
 pub use file::{FileError, FileFacts, Untrusted, read_secret, read_trusted};
 pub use listen::Listen;
 pub use okta::OktaConfig;
-pub use workload::WorkloadConfig;
+pub use workload::{LaunchConfig, WorkloadConfig};
 
 use crate::text::chain;
 use fault::Sink;

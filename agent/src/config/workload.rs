@@ -1,5 +1,6 @@
 //! `[[workload]]`: which processes, for whom, how much.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use grantd_common::capacity;
@@ -10,7 +11,7 @@ use grantd_grant::{Subject, WorkloadName};
 use super::enforcement::{CgroupPath, EnforcementConfig, MAX_LEVELS_BELOW_SLICE};
 use super::listen::{self, Listen};
 use super::reader::{Section, Value};
-use super::values::{bounded_duration, ttl};
+use super::values::{absolute_path, bounded_duration, ttl};
 
 /// Live grants of one workload where the file says nothing.
 const DEFAULT_MAX_LIVE_GRANTS: u32 = 256;
@@ -34,12 +35,23 @@ pub struct WorkloadConfig {
     pub name: WorkloadName,
     /// Its cgroup; the workload is this cgroup and everything below.
     pub cgroup: CgroupPath,
-    /// The user that its processes run as: a name or a number.
-    pub user: Option<String>,
+    /// How `grantctl run` starts its commands.
+    pub launch: LaunchConfig,
     /// Who may connect to it, and where; empty means nobody.
     pub listen: Vec<Listen>,
     /// How many IP sockets it may hold at once.
     pub max_sockets: u64,
+}
+
+/// How `grantctl run` starts a workload's commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchConfig {
+    /// The user that they run as: a name or a number.
+    pub user: Option<String>,
+    /// Paths that they do not see, besides what is always hidden.
+    pub hide: Vec<PathBuf>,
+    /// Paths that they see although they lie below what is always hidden.
+    pub unhide: Vec<PathBuf>,
 }
 
 /// Reads every `[[workload]]`. Order is that of the file, so that keys in messages match it.
@@ -100,11 +112,13 @@ fn workload(
     let max_sockets = section
         .optional("max_sockets")
         .map_or(Some(capacity::DEFAULT_MAX_SOCKETS), |value| value.integer(1..=HARD_MAX_SOCKETS));
+    let hide = paths(section, "hide");
+    let unhide = paths(section, "unhide");
     let name = name?;
     let config = WorkloadConfig {
         name: name.clone(),
         cgroup: cgroup?,
-        user: user?,
+        launch: LaunchConfig { user: user?, hide: hide?, unhide: unhide? },
         listen: listen?,
         max_sockets: max_sockets?,
     };
@@ -199,6 +213,18 @@ fn rate(value: &Value<'_>) -> Option<GrantRate> {
             .required("per", "the period, such as \"1m\"")
             .and_then(|value| bounded_duration(&value, MAX_RATE_PERIOD, "24h"));
         Some(GrantRate { grants: grants?, per: per? })
+    })
+}
+
+fn paths(section: &mut Section<'_>, key: &'static str) -> Option<Vec<PathBuf>> {
+    let Some(value) = section.optional(key) else { return Some(Vec::new()) };
+    value.each("paths from the root, such as [\"/run/postgresql\"]", |item| {
+        let path = absolute_path(item)?;
+        if path.parent().is_none() {
+            item.fault("is the root itself", "name what lies below it");
+            return None;
+        }
+        Some(path)
     })
 }
 

@@ -29,6 +29,7 @@ pub use restore::{Start, StartError};
 
 use crate::clock::{BootTimer, Clock, StepWatch};
 use crate::compile::{Compiler, LetIn};
+use crate::config::LaunchConfig;
 use crate::kernel::{HookCoverage, Kernel};
 use crate::ledger::Ledger;
 use command::Command;
@@ -68,8 +69,8 @@ pub struct WorkloadSettings {
     pub name: WorkloadName,
     /// Its cgroup's directory.
     pub path: PathBuf,
-    /// The account that the config names.
-    pub user: Option<String>,
+    /// How its commands are started.
+    pub launch: LaunchConfig,
     /// Who may connect to it.
     pub callers: Vec<LetIn>,
     /// How many sockets it may hold.

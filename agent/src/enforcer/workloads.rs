@@ -12,6 +12,7 @@ use grantd_grant::{ControlPlaneKeys, KeyId, Reason, Refusal, VerifiedGrant, Work
 use super::audit::{EndedBy, audit_workload};
 use super::{Enforcer, Settings, WorkloadSettings};
 use crate::compile::HostRules;
+use crate::config::LaunchConfig;
 use crate::ctl::Enrolled;
 use crate::kernel::{self, Op};
 use crate::ledger::{EndCause, LedgerError};
@@ -23,8 +24,8 @@ pub(super) struct Workload {
     pub(super) id: WorkloadId,
     /// Its cgroup's directory.
     pub(super) path: PathBuf,
-    /// The account that the config names.
-    pub(super) user: Option<String>,
+    /// How the config wants its commands started.
+    pub(super) launch: LaunchConfig,
     /// Its cgroup's id while it exists.
     pub(super) cgroup: Option<u64>,
 }
@@ -36,13 +37,13 @@ impl Enforcer {
         let mut numbered = std::collections::HashMap::new();
         let mut rules = HostRules::default();
         for settings in self.settings.workloads.clone() {
-            let WorkloadSettings { name, path, user, callers, max_sockets } = settings;
+            let WorkloadSettings { name, path, launch, callers, max_sockets } = settings;
             let id = WorkloadId(self.ledger.workload_id(&name)?);
             let cgroup =
                 self.workloads.get(&name).filter(|w| w.path == path).and_then(|w| w.cgroup);
             callers.into_iter().for_each(|rule| rules.let_in(id, rule));
             rules.limit(id, max_sockets);
-            numbered.insert(name, Workload { id, path, user, cgroup });
+            numbered.insert(name, Workload { id, path, launch, cgroup });
         }
         self.workloads = numbered;
         Ok(self.compiler.set_host_rules(rules))
@@ -137,7 +138,9 @@ impl Enforcer {
                 workload: name.to_string(),
                 cgroup: workload.path,
                 cgroup_id,
-                user: workload.user,
+                user: workload.launch.user,
+                hide: workload.launch.hide,
+                unhide: workload.launch.unhide,
             }),
             Ok(None) => {
                 Err(failed(format!("the cgroup {} is gone again", workload.path.display())))

@@ -9,6 +9,7 @@ mod attach;
 mod diag;
 mod error;
 mod host;
+pub mod launch;
 mod load;
 mod maps;
 mod migrate;

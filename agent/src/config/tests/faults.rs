@@ -218,6 +218,9 @@ fn a_workload_without_clear_subjects_or_limits_is_refused() {
             "missing",
         ),
         added("[[workload]]", r#"user = "a b""#, "workload[0].user", "user name"),
+        added("[[workload]]", r#"hide = ["run/x"]"#, "workload[0].hide[0]", "absolute path"),
+        added("[[workload]]", "hide = []", "workload[0].hide", "is empty"),
+        added("[[workload]]", r#"unhide = ["/"]"#, "workload[0].unhide[0]", "the root itself"),
         added("[[workload]]", r#"unit = "x.service""#, "workload[0].unit", "later release"),
         added("[[workload]]", "max_sockets = 0", "workload[0].max_sockets", "from 1"),
     ]);

@@ -33,6 +33,10 @@ fn every_value_of_the_file_arrives() {
     assert_eq!(config.control_plane.tls.crl, None);
     assert_eq!(config.workloads.len(), 1);
     assert_eq!(config.workloads[0].cgroup.as_str(), "agents.slice/coding-agent.service");
+    assert!(
+        config.workloads[0].launch.unhide.is_empty(),
+        "nothing is shown unless the file says so"
+    );
     let policy = &config.policy;
     assert_eq!(policy.host_id(), &config.host_id);
     assert_eq!(policy.okta().audience.as_str(), "api://grantd");

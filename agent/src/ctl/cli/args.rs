@@ -68,8 +68,9 @@ pub(super) enum Command {
     Reload,
     /// Starts a command confined in a workload (root)
     #[command(
-        after_help = "The command runs in the workload's cgroup, in its own session, as the workload's user, with no\n\
-        new privileges, no capabilities and no inherited descriptors; 0 to 2 may not be sockets.\n\n\
+        after_help = "The command is born in the workload's cgroup and runs in its own session, as the workload's user,\n\
+        with no new privileges, no capabilities, a system-call filter, hidden sockets and devices, and no\n\
+        inherited descriptors; 0 to 2 may not be sockets.\n\n\
         Example:\n  sudo grantctl run --workload coding-agent -- curl https://example.org/"
     )]
     Run(RunArgs),
@@ -152,6 +153,9 @@ pub(super) struct RunArgs {
     /// Account to run as, instead of the workload's `user`; never root
     #[arg(long, value_name = "USER")]
     pub(super) user: Option<String>,
+    /// Says on stderr what the command is held to, and what this kernel lacks for more
+    #[arg(short, long)]
+    pub(super) verbose: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,

@@ -60,7 +60,7 @@ pub fn run(argv: &[OsString], host: &dyn Host, ui: &mut Ui<'_>) -> u8 {
         Err(error) => return usage(&error, ui),
     };
     let json = cli.json;
-    match (Invocation { cli, argv, host }).execute(ui) {
+    match (Invocation { cli, host }).execute(ui) {
         Ok(code) => code,
         Err(error) => {
             let exit = error.exit();
@@ -86,13 +86,12 @@ fn usage(error: &clap::Error, ui: &mut Ui<'_>) -> u8 {
 
 struct Invocation<'a> {
     cli: Cli,
-    argv: &'a [OsString],
     host: &'a dyn Host,
 }
 
 impl Invocation<'_> {
     fn execute(self, ui: &mut Ui<'_>) -> Result<u8, CliError> {
-        let Self { cli: Cli { config, socket, json, command }, argv, host } = self;
+        let Self { cli: Cli { config, socket, json, command }, host } = self;
         let paths = || paths::Paths::of(&config, socket.as_deref());
         let connect = || Client::connect(&paths().socket);
         match command {
@@ -122,7 +121,7 @@ impl Invocation<'_> {
                 let reloaded = connect()?.reload()?;
                 if json { ui.json(&reloaded)? } else { show::reloaded(ui, &reloaded)? }
             }
-            Command::Run(args) => return Ok(launch::launch(&args, argv, &|| paths().socket)?),
+            Command::Run(args) => return Ok(launch::launch(&args, &|| paths().socket)?),
             Command::Config(ConfigCommand::Check { file }) => {
                 return check(&file.unwrap_or(config), json, ui);
             }

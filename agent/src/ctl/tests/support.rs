@@ -104,7 +104,7 @@ impl Control for Fake {
     async fn enrol(&self, caller: Caller, workload: String) -> Result<Enrolled, CtlError> {
         self.change(&caller, format!("enrol {workload}"));
         let cgroup = PathBuf::from("/sys/fs/cgroup/agents.slice/w");
-        Ok(Enrolled { workload, cgroup, cgroup_id: 9, user: None })
+        Ok(Enrolled { workload, cgroup, cgroup_id: 9, user: None, hide: vec![], unhide: vec![] })
     }
 
     async fn reload(&self, caller: Caller) -> Result<Reloaded, CtlError> {

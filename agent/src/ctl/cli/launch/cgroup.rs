@@ -1,48 +1,60 @@
-//! Entering the workload's cgroup, and proof of being there.
+//! The workload's cgroup: that it is the one that grantd enforces on, and proof of having been born there.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
     path::Path,
-    process,
 };
+
+use nix::libc;
 
 use super::LaunchError;
 use crate::ctl::peer::v2_path;
 
-/// Moves this process into `directory`, whose inode number the daemon says is `id`.
-pub(super) fn join(directory: &Path, id: u64) -> Result<(), LaunchError> {
+/// Opens `directory`, whose inode number the daemon says is `id`.
+pub(super) fn open(directory: &Path, id: u64) -> Result<File, LaunchError> {
     let refuse = |problem: String| LaunchError::Cgroup { cgroup: directory.to_owned(), problem };
-    let metadata = fs::metadata(directory).map_err(|e| refuse(format!("cannot be read: {e}")))?;
-    if metadata.ino() != id {
+    let unreadable = |e: io::Error| refuse(format!("cannot be read: {e}"));
+    let opened = File::open(directory).map_err(unreadable)?;
+    let found = opened.metadata().map_err(unreadable)?.ino();
+    if found != id {
         return Err(refuse(format!(
-            "has id {} and grantd enforces on id {id}; was the slice recreated? `grantctl status` \
-             tells what is enforced",
-            metadata.ino()
+            "has id {found} and grantd enforces on id {id}; was the slice recreated? `grantctl status` \
+             tells what is enforced"
         )));
     }
-    fs::write(directory.join("cgroup.procs"), format!("{}\n", process::id()))
-        .map_err(|e| refuse(join_problem(&e)))?;
-    let own = fs::read_to_string("/proc/self/cgroup")
-        .map_err(|e| refuse(format!("/proc/self/cgroup cannot be read: {e}")))?;
-    if !names(directory, &own) {
-        return Err(refuse(format!("joining had no effect, still in {}", own.trim())));
-    }
-    Ok(())
+    Ok(opened)
 }
 
-fn join_problem(error: &io::Error) -> String {
-    if error.kind() == ErrorKind::ResourceBusy {
-        return "has children with controllers enabled, so no process may be in it itself; let the \
-                workload's `cgroup` name one of them"
-            .to_owned();
+/// Why no process could be started in `directory`.
+pub(super) fn not_started(directory: &Path, error: &io::Error) -> LaunchError {
+    let problem = match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::ResourceBusy, _) => {
+            "has children with controllers enabled, so no process may be in \
+            it itself; let the workload's `cgroup` name one of them"
+                .to_owned()
+        }
+        (ErrorKind::Unsupported, _) => {
+            "is threaded or in an invalid state (cgroup.type), so processes cannot be started in it"
+                .to_owned()
+        }
+        (ErrorKind::NotFound, _) | (_, Some(libc::ENODEV)) => "was removed just now".to_owned(),
+        _ => format!("no process can be started in it by clone3: {error}"),
+    };
+    LaunchError::Cgroup { cgroup: directory.to_owned(), problem }
+}
+
+/// Shows that this process is in `directory`.
+pub(super) fn check(directory: &Path) -> Result<(), LaunchError> {
+    let refuse = |problem: String| LaunchError::Cgroup { cgroup: directory.to_owned(), problem };
+    let own = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|e| refuse(format!("/proc/self/cgroup cannot be read: {e}")))?;
+    if names(directory, &own) {
+        Ok(())
+    } else {
+        Err(refuse(format!("the process was started elsewhere, in {}", own.trim())))
     }
-    if error.kind() == ErrorKind::Unsupported {
-        return "is threaded or in an invalid state (cgroup.type), so processes cannot join it"
-            .to_owned();
-    }
-    format!("cannot be joined: {error}")
 }
 
 /// Whether the v2 line of a `/proc/<pid>/cgroup` text names `directory`, wherever cgroup2 is mounted.
@@ -58,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_did_not_move_is_noticed() {
+    fn a_process_that_is_elsewhere_is_noticed() {
         let directory = Path::new("/sys/fs/cgroup/agents.slice/w");
         assert!(names(directory, "0::/agents.slice/w\n"));
         for elsewhere in
@@ -69,17 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_another_id_is_not_joined() {
+    fn a_directory_with_another_id_is_not_entered() {
         let dir = tempfile::tempdir().unwrap();
         let id = fs::metadata(dir.path()).unwrap().ino();
-        let error = join(dir.path(), id + 1).unwrap_err();
+        let error = open(dir.path(), id + 1).unwrap_err();
         assert!(error.to_string().contains("recreated"), "{error}");
-        assert!(!dir.path().join("cgroup.procs").exists(), "it wrote before it checked");
+        open(dir.path(), id).unwrap();
     }
 
     #[test]
     fn a_cgroup_that_is_gone_is_an_error_that_names_it() {
-        let error = join(Path::new("/nonexistent/agents.slice/w"), 1).unwrap_err();
+        let error = open(Path::new("/nonexistent/agents.slice/w"), 1).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/agents.slice/w"), "{error}");
+        let gone = not_started(Path::new("/c"), &io::Error::from_raw_os_error(libc::ENODEV));
+        assert!(gone.to_string().contains("/c: was removed"), "{gone}");
     }
 }

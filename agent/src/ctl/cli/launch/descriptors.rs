@@ -11,8 +11,8 @@ use std::{
 use nix::{
     errno::Errno,
     libc::O_CLOEXEC,
-    sys::stat::{SFlag, fstat},
-    unistd::close,
+    sys::stat::{SFlag, fstat, major, minor},
+    unistd::{close, isatty},
 };
 
 use super::LaunchError;
@@ -30,14 +30,16 @@ pub(super) fn close_inherited() -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Refuses anything on 0 to 2 but files, directories, pipes and character devices.
+/// Refuses anything on 0 to 2 but files, pipes, terminals and the harmless memory devices.
 pub(super) fn check_standard() -> Result<(), LaunchError> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let standard: [(RawFd, BorrowedFd<'_>); 3] =
         [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())];
     for (fd, handle) in standard {
         let stat = fstat(handle).map_err(LaunchError::os("look at descriptors 0 to 2"))?;
-        if let Some(kind) = refused_kind(SFlag::from_bits_truncate(stat.st_mode)) {
+        let mode = SFlag::from_bits_truncate(stat.st_mode);
+        let harmless = || is_memory_device(stat.st_rdev) || isatty(handle).unwrap_or(false);
+        if let Some(kind) = refused_kind(mode, harmless) {
             return Err(LaunchError::Descriptor { fd, kind });
         }
     }
@@ -45,14 +47,24 @@ pub(super) fn check_standard() -> Result<(), LaunchError> {
 }
 
 /// What to call a descriptor of this type that may not be passed on; `None` when it may.
-fn refused_kind(mode: SFlag) -> Option<&'static str> {
+fn refused_kind(mode: SFlag, harmless_device: impl FnOnce() -> bool) -> Option<&'static str> {
     match mode & SFlag::S_IFMT {
-        SFlag::S_IFREG | SFlag::S_IFDIR | SFlag::S_IFIFO | SFlag::S_IFCHR => None,
+        SFlag::S_IFREG | SFlag::S_IFIFO => None,
+        SFlag::S_IFCHR if harmless_device() => None,
+        // Such as a tun device, which is a network.
+        SFlag::S_IFCHR => Some("a device other than a terminal or /dev/null"),
         SFlag::S_IFSOCK => Some("a socket"),
+        // What the command does not get to see could be reached by way of it.
+        SFlag::S_IFDIR => Some("a directory"),
         SFlag::S_IFBLK => Some("a block device"),
         // io_uring instances, epoll sets, BPF objects: each can carry sockets or power.
         _ => Some("an anonymous kernel object"),
     }
+}
+
+/// null, zero, full, random or urandom (linux/Documentation/admin-guide/devices.txt).
+fn is_memory_device(device: u64) -> bool {
+    major(device) == 1 && matches!(minor(device), 3 | 5 | 7 | 8 | 9)
 }
 
 /// Shows that no descriptor from 3 up survives `exec`.
@@ -98,26 +110,31 @@ mod tests {
 
     #[test]
     fn sockets_and_kernel_objects_on_the_standard_descriptors_are_refused() {
-        assert_eq!(refused_kind(SFlag::S_IFSOCK), Some("a socket"));
-        assert_eq!(refused_kind(SFlag::S_IFBLK), Some("a block device"));
-        assert!(refused_kind(SFlag::empty()).is_some(), "an io_uring on stdin would be passed on");
+        let refused = |mode| refused_kind(mode, || true);
+        assert_eq!(refused(SFlag::S_IFSOCK), Some("a socket"));
+        for mode in [SFlag::S_IFBLK, SFlag::S_IFDIR] {
+            assert!(refused(mode).is_some(), "{mode:?} would be passed on");
+        }
+        assert!(refused(SFlag::empty()).is_some(), "an io_uring on stdin would be passed on");
+        assert!(refused_kind(SFlag::S_IFCHR, || false).is_some(), "/dev/net/tun on stdin");
     }
 
     #[test]
     fn files_pipes_and_terminals_on_the_standard_descriptors_pass() {
-        for mode in [SFlag::S_IFREG, SFlag::S_IFIFO, SFlag::S_IFCHR, SFlag::S_IFDIR] {
-            assert_eq!(refused_kind(mode), None);
+        for mode in [SFlag::S_IFREG, SFlag::S_IFIFO, SFlag::S_IFCHR] {
+            assert_eq!(refused_kind(mode, || true), None);
         }
     }
 
     #[test]
-    fn a_real_socket_is_told_from_a_real_file() {
+    fn a_real_socket_is_told_from_a_real_device() {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let mode = SFlag::from_bits_truncate(fstat(&socket).unwrap().st_mode);
-        assert_eq!(refused_kind(mode), Some("a socket"));
-        let file = fs::File::open("/dev/null").unwrap();
-        let mode = SFlag::from_bits_truncate(fstat(&file).unwrap().st_mode);
-        assert_eq!(refused_kind(mode), None);
+        assert_eq!(refused_kind(mode, || true), Some("a socket"));
+        let device = |path| fstat(fs::File::open(path).unwrap()).unwrap().st_rdev;
+        assert!(is_memory_device(device("/dev/null")));
+        assert!(is_memory_device(device("/dev/urandom")));
+        assert!(!is_memory_device(device("/dev/kmsg")), "the kernel's log on stdin");
     }
 
     #[test]

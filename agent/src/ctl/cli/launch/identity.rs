@@ -2,9 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use nix::unistd::{
-    Gid, Uid, User, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{Uid, User, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 use super::LaunchError;
 
@@ -60,16 +58,18 @@ pub(super) fn account(user: &str) -> Result<User, LaunchError> {
     Ok(account)
 }
 
-/// Drops groups, gid, uid and with them every capability, and looks whether that is so.
+/// Takes on the account's uid and gid and no other group: a supplementary group such as `docker` is a way
+/// out.
 pub(super) fn become_user(account: &User) -> Result<(), LaunchError> {
     let User { uid, gid, .. } = *account;
     setgroups(&[]).map_err(LaunchError::os("drop supplementary groups"))?;
     setresgid(gid, gid, gid).map_err(LaunchError::os("change the group id"))?;
-    setresuid(uid, uid, uid).map_err(LaunchError::os("change the user id"))?;
-    verify(uid, gid)
+    setresuid(uid, uid, uid).map_err(LaunchError::os("change the user id"))
 }
 
-fn verify(uid: Uid, gid: Gid) -> Result<(), LaunchError> {
+/// Looks whether nothing is left of what this process could do.
+pub(super) fn verify(account: &User) -> Result<(), LaunchError> {
+    let User { uid, gid, .. } = *account;
     let still = |what: String| Err(LaunchError::StillPrivileged { uid: uid.as_raw(), what });
     let users = getresuid().map_err(LaunchError::os("read the user ids"))?;
     if [users.real, users.effective, users.saved] != [uid; 3] {
@@ -83,24 +83,29 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), LaunchError> {
     if supplementary.iter().any(|group| *group != gid) {
         return still(format!("supplementary groups {supplementary:?}"));
     }
-    // Secure bits that the caller set could keep capabilities across the change of user.
     let status = fs::read_to_string("/proc/self/status")
         .map_err(LaunchError::os("read /proc/self/status"))?;
-    match kept_capabilities(&status) {
+    match kept(&status) {
         Some(kept) => still(kept),
         None => Ok(()),
     }
 }
 
-/// The first of the permitted, effective and ambient sets (proc(5)) that is not empty, or not there.
-fn kept_capabilities(status: &str) -> Option<String> {
-    ["CapPrm:", "CapEff:", "CapAmb:"].into_iter().find_map(|set| {
-        let value = status.lines().find_map(|line| line.strip_prefix(set)).map(str::trim);
-        match value.map(|value| u64::from_str_radix(value, 16)) {
-            Some(Ok(0)) => None,
-            _ => Some(format!("capabilities ({set} {})", value.unwrap_or("unknown"))),
-        }
-    })
+/// The first line of proc(5)'s status that is not as it has to be, or not there: every set of
+/// capabilities empty, no new privileges, a system-call filter.
+fn kept(status: &str) -> Option<String> {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
+    let capabilities = sets
+        .into_iter()
+        .find(|set| value(set).and_then(|value| u64::from_str_radix(value, 16).ok()) != Some(0));
+    if let Some(set) = capabilities {
+        return Some(format!("capabilities ({set} {})", value(set).unwrap_or("unknown")));
+    }
+    if value("NoNewPrivs:") != Some("1") {
+        return Some("a way to new privileges (NoNewPrivs)".to_owned());
+    }
+    (value("Seccomp:") != Some("2")).then(|| "every system call (Seccomp)".to_owned())
 }
 
 /// Gives the command the account's own login variables and none of the caller's.
@@ -146,11 +151,20 @@ mod tests {
     }
 
     #[test]
-    fn kept_capabilities_are_noticed_also_when_they_cannot_be_read() {
-        let none = "CapInh:\t1\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\tff\nCapAmb:\t0000000000000000\n";
-        assert_eq!(kept_capabilities(none), None);
-        assert!(kept_capabilities(&none.replace("CapEff:\t00", "CapEff:\t01")).is_some());
-        assert!(kept_capabilities(&none.replace("CapAmb", "CapXyz")).is_some());
+    fn what_is_left_is_noticed_also_when_it_cannot_be_read() {
+        let none = "CapInh:\t0\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0\n\
+            CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+        assert_eq!(kept(none), None);
+        for (from, to) in [
+            ("CapEff:\t00", "CapEff:\t01"),
+            ("CapBnd:\t0", "CapBnd:\tff"),
+            ("CapInh:\t0", "CapInh:\t1"),
+            ("CapAmb", "CapXyz"),
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Seccomp:\t2", "Seccomp:\t0"),
+        ] {
+            assert!(kept(&none.replace(from, to)).is_some(), "{to} was not noticed");
+        }
     }
 
     #[test]

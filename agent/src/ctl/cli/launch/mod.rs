@@ -1,112 +1,148 @@
 //! `grantctl run`: starts a command confined in a workload.
 //!
-//! Whatever cannot be shown to hold stops the launch: nothing is started half confined. The order
-//! matters: descriptors before anything else is opened, the cgroup before the privileges that
-//! joining it takes are dropped.
+//! Whatever cannot be shown to hold stops the launch: nothing is started half confined. The parent stays
+//! outside, as itself; the child is born in the workload's cgroup and gives up one thing after the other,
+//! what it needs for the next steps last.
 
 mod cgroup;
 mod descriptors;
+mod error;
+mod hide;
 mod identity;
 mod session;
 
 use std::{
     ffi::{OsStr, OsString},
-    io,
-    os::unix::process::CommandExt,
-    path::PathBuf,
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::{fd::AsFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use nix::{sys::prctl, unistd::Uid};
+pub(super) use error::LaunchError;
+use nix::{
+    sys::prctl,
+    unistd::{Uid, User},
+};
+use session::Signals;
 
 use super::args::RunArgs;
-use crate::ctl::{Client, ClientError, exit::Exit};
+use crate::{
+    ctl::{Client, Enrolled},
+    kernel::launch::{self as kernel, Arch, Filter, Isolation},
+};
 
-/// Why nothing was started.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LaunchError {
-    #[error("`grantctl run` enters a cgroup and changes user: only root may do that; use sudo")]
-    NotRoot,
-    #[error(
-        "descriptor {fd} is {kind}: a socket or the like made outside the workload would reach past its confinement; redirect it to a file, a pipe or /dev/null"
-    )]
-    Descriptor { fd: i32, kind: &'static str },
-    #[error("descriptor {fd} would stay open in the command")]
-    DescriptorLeft { fd: i32 },
-    #[error("workload `{workload}` has no `user` in the config: name one there or with --user")]
-    NoUser { workload: String },
-    #[error("no account `{user}` on this host")]
-    UnknownUser { user: String },
-    #[error("account `{user}` has user or group id 0: a workload never runs as root")]
-    RootUser { user: String },
-    #[error("{cgroup}: {problem}; nothing was started")]
-    Cgroup { cgroup: PathBuf, problem: String },
-    #[error("after changing to uid {uid} the process still has {what}")]
-    StillPrivileged { uid: u32, what: String },
-    #[error("{program}: cannot start it", program = program.display())]
-    Exec { program: PathBuf, source: io::Error },
-    #[error("cannot {operation}")]
-    Os { operation: &'static str, source: io::Error },
-    #[error(transparent)]
-    Client(#[from] ClientError),
-}
-
-impl LaunchError {
-    pub(super) fn exit(&self) -> Exit {
-        match self {
-            Self::NotRoot => Exit::Permission,
-            Self::Descriptor { .. } => Exit::Usage,
-            Self::NoUser { .. } | Self::UnknownUser { .. } | Self::RootUser { .. } => Exit::NoUser,
-            Self::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Exit::CommandNotFound
-            }
-            Self::Exec { .. } => Exit::CannotExecute,
-            Self::DescriptorLeft { .. }
-            | Self::Cgroup { .. }
-            | Self::StillPrivileged { .. }
-            | Self::Os { .. } => Exit::Os,
-            Self::Client(error) => super::error::client_exit(error),
-        }
-    }
-
-    /// For `map_err`: names the operation that the system refused.
-    fn os<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Os { operation, source: source.into() }
-    }
-}
-
-/// Replaces this process by the command. Comes back only with an error, or with the exit code of the
-/// command where it had to be started as a child (see [`session`]).
-pub(super) fn launch(
-    args: &RunArgs,
-    argv: &[OsString],
-    socket: &dyn Fn() -> PathBuf,
-) -> Result<u8, LaunchError> {
+/// Starts the command and waits for it; gives its exit code.
+pub(super) fn launch(args: &RunArgs, socket: &dyn Fn() -> PathBuf) -> Result<u8, LaunchError> {
     if !Uid::current().is_root() || !Uid::effective().is_root() {
         return Err(LaunchError::NotRoot);
     }
     descriptors::close_inherited()?;
     descriptors::check_standard()?;
-    if session::needs_child()? {
-        return session::run_as_child(argv);
-    }
-    let enrolled = {
-        // Dropped before the cgroup is joined: the daemon answers nobody in there.
-        let mut client = Client::connect(&socket())?;
-        client.enrol(args.workload.clone())?
-    };
+    let filter = Filter::assemble(Arch::native().map_err(LaunchError::os("filter system calls"))?);
+    // The connection is closed before the child exists.
+    let enrolled = enrol(&args.workload, &socket())?;
     let user = args.user.as_deref().or(enrolled.user.as_deref());
     let user = user.ok_or_else(|| LaunchError::NoUser { workload: args.workload.clone() })?;
     let account = identity::account(user)?;
-    cgroup::join(&enrolled.cgroup, enrolled.cgroup_id)?;
-    session::detach()?;
-    prctl::set_no_new_privs().map_err(LaunchError::os("set no_new_privs"))?;
-    identity::become_user(&account)?;
-    descriptors::check_rest()?;
-    Err(exec(&args.command, &account))
+    let cgroup = cgroup::open(&enrolled.cgroup, enrolled.cgroup_id)?;
+    let signals = Signals::block()?;
+    let (reader, writer) = io::pipe().map_err(LaunchError::os("make a pipe"))?;
+    let plan = Plan { args, enrolled: &enrolled, account: &account, filter: &filter };
+    let child = kernel::start(cgroup.as_fd(), || plan.carry_out(&writer))
+        .map_err(|e| cgroup::not_started(&enrolled.cgroup, &e))?;
+    drop(writer);
+    let failure = heard(reader);
+    let code = signals.wait(&child)?;
+    failure.map_or(Ok(code), Err)
 }
 
-fn exec(command: &[OsString], account: &nix::unistd::User) -> LaunchError {
+/// Makes sure that grantd enforces now and knows the workload's cgroup.
+fn enrol(workload: &str, socket: &Path) -> Result<Enrolled, LaunchError> {
+    let mut client = Client::connect(socket)?;
+    let status = client.status()?;
+    if !status.enforcing {
+        return Err(LaunchError::NotEnforcing { reasons: status.not_enforcing });
+    }
+    Ok(client.enrol(workload.to_owned())?)
+}
+
+/// What the child said before it became the command: nothing, or why it did not.
+fn heard(mut reader: PipeReader) -> Option<LaunchError> {
+    let mut text = String::new();
+    match reader.read_to_string(&mut text) {
+        Ok(0) => None,
+        Ok(_) => Some(LaunchError::from_child(&text)),
+        Err(e) => Some(LaunchError::os("read from the child")(e)),
+    }
+}
+
+/// What the child does, and with what.
+struct Plan<'a> {
+    args: &'a RunArgs,
+    enrolled: &'a Enrolled,
+    account: &'a User,
+    filter: &'a Filter,
+}
+
+impl Plan<'_> {
+    /// Becomes the command. Comes back only when that failed, with the exit code; says why to the parent.
+    fn carry_out(&self, parent: &PipeWriter) -> u8 {
+        let error = match self.confine() {
+            Ok(()) => exec(&self.args.command, self.account),
+            Err(error) => error,
+        };
+        let mut parent = parent;
+        // Without a parent there is nobody to tell.
+        let _ = parent.write_all(error.for_parent().as_bytes());
+        error.exit().code()
+    }
+
+    fn confine(&self) -> Result<(), LaunchError> {
+        let Self { enrolled, account, .. } = self;
+        cgroup::check(&enrolled.cgroup)?;
+        session::detach()?;
+        let absent = hide::apply(&enrolled.hide, &enrolled.unhide)?;
+        kernel::shrink().map_err(LaunchError::os("empty the capability bounding set"))?;
+        prctl::set_no_new_privs().map_err(LaunchError::os("set no_new_privs"))?;
+        identity::become_user(account)?;
+        kernel::drop_all().map_err(LaunchError::os("drop capabilities"))?;
+        let isolation = kernel::isolate().map_err(LaunchError::os("enter a Landlock domain"))?;
+        descriptors::check_rest()?;
+        if self.args.verbose {
+            self.tell(isolation, &absent);
+        }
+        self.filter.install().map_err(LaunchError::os("install the system-call filter"))?;
+        identity::verify(account)
+    }
+
+    /// What holds, and what this kernel lacks. The command goes on without a reader of it.
+    fn tell(&self, isolation: Isolation, absent: &[PathBuf]) {
+        let (uid, cgroup) = (self.account.uid, self.enrolled.cgroup.display());
+        let mut lines =
+            vec![format!("confined: uid {uid} in {cgroup}, system calls filtered, sockets hidden")];
+        match isolation {
+            Isolation::Scoped => lines.push("confined: Landlock domain with scopes".to_owned()),
+            Isolation::TraceOnly => lines.push(
+                "open: [D3] abstract unix sockets and signals of outsiders: this kernel's Landlock has \
+                 no scopes (Linux 6.12 and later have)"
+                    .to_owned(),
+            ),
+            Isolation::None => lines.push(
+                "open: [A4, D3] tracing and signalling outsiders of the same user, abstract unix sockets: \
+                 this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, `landlock` in lsm=)"
+                    .to_owned(),
+            ),
+        }
+        let absent =
+            absent.iter().map(|path| format!("not there to be hidden: {}", path.display()));
+        for line in lines.into_iter().chain(absent) {
+            let _ = writeln!(io::stderr(), "grantctl: {line}");
+        }
+    }
+}
+
+fn exec(command: &[OsString], account: &User) -> LaunchError {
     let (program, rest) = match command.split_first() {
         Some((program, rest)) => (program.as_os_str(), rest),
         None => (OsStr::new(""), command),
