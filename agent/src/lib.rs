@@ -7,6 +7,7 @@ pub mod admission;
 pub mod clock;
 pub mod compile;
 pub mod config;
+pub mod coverage;
 pub mod ctl;
 pub mod enforcer;
 pub mod events;

@@ -26,6 +26,7 @@ pub mod okta;
 pub mod probe;
 pub mod programs;
 pub mod server;
+pub mod streams;
 pub mod tmpfs;
 pub mod workdir;
 pub mod workload;

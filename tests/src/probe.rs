@@ -73,6 +73,26 @@ pub enum Came {
     },
 }
 
+/// Many connections at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Crowd {
+    /// So many stand.
+    Standing {
+        /// How many.
+        count: usize,
+    },
+    /// All of them are over.
+    Broke {
+        /// When the first was found to be over, microseconds since 1970.
+        first_us: u64,
+        /// When the last was.
+        last_us: u64,
+        /// How many ended how, by the error's name; `EOF` where the peer closed in order.
+        errors: BTreeMap<String, u64>,
+    },
+}
+
 /// Sockets that are held.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hoarded {

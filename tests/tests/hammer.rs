@@ -14,8 +14,8 @@ use grantd_e2e::workload::{Holding, Running};
 use grantd_e2e::world::{A, A6, World, at, scenario};
 use serde_json::json;
 
-/// Longest life of a grant that the ceiling of these deployments allows, in seconds.
-const TTL: u64 = 600;
+/// Longest life of a grant that a workload may have where the config says nothing, in seconds.
+const TTL: u64 = 900;
 
 /// How often each change is made.
 struct Rounds {
@@ -89,9 +89,19 @@ fn age_pins(world: &World) -> Result<PathBuf> {
     Ok(older)
 }
 
+/// A deployment whose grants outlive the longest of these tests.
+fn patient(world: &mut World) -> Result<()> {
+    world.daemon.log_little();
+    world.daemon.reconfigure(|config| {
+        for ceiling in &mut config.ceilings {
+            "15m".clone_into(&mut ceiling.max_ttl);
+        }
+    })
+}
+
 fn hammer(rounds: &Rounds) {
     scenario(|world| {
-        world.daemon.log_little();
+        patient(world)?;
         world.daemon.restart()?;
         let traffic = Traffic::begin(world)?;
         for _ in 0..rounds.reloads {
@@ -132,6 +142,8 @@ fn f05_a_thousand_reloads_fifty_restarts_and_fifty_upgrades_refuse_nothing_and_l
 #[test]
 fn an_upgrade_across_an_abi_change_keeps_grants_and_their_ends() {
     scenario(|world| {
+        patient(world)?;
+        world.daemon.restart()?;
         let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
         let short = Server::tcp(&world.srv_a, at(A, 5433)?)?;
         world.control_plane.push(&world.draft()?.tcp(A, 5432).ttl(TTL))?.in_force()?;

@@ -15,10 +15,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command and returns its standard output; its standard error goes to the terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
+    String::from_utf8(bytes(command)?).with_context(|| format!("output of `{}`", shown(command)))
+}
+
+/// The same where the output is no text.
+pub(crate) fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| cannot_start(command))?;
     check(command, output.status)?;
-    String::from_utf8(output.stdout).with_context(|| format!("output of `{}`", shown(command)))
+    Ok(output.stdout)
 }
 
 /// The standard output of a command that is asked whether something is there: None when it fails.

@@ -12,6 +12,7 @@ mod privilege;
 mod say;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

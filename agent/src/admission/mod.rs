@@ -15,13 +15,14 @@ use grantd_grant::{
     BindError, FreshGrant, GrantId, HostPolicy, InvalidJwks, OktaKeys, Push, Reason, Refusal,
     ReplayOutcome, RevocationPush, SignedGrant, VerifiedGrant,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use self::audit::audit_peer;
 pub use self::repeats::Repeats;
 pub use self::terms::{Changing, Terms};
 use crate::clock::{Clock, Now};
+use crate::coverage::State;
 use crate::enforcer::{Applied, EnforcerHandle};
 use crate::intake::{
     Acknowledgement, Admission, Answer, Asked, GrantOutcome, HostView, Peer, Problem, PushBody,
@@ -125,9 +126,9 @@ impl PushAdmission {
         Ok(revoked.ended.len() as u64)
     }
 
-    async fn coverage(&self) -> Value {
+    async fn coverage(&self, detail: Detail) -> Value {
         match self.enforcer.coverage().await {
-            Ok(status) => coverage_json(&status),
+            Ok(status) => coverage_json(&status, detail),
             Err(_) => Value::Null,
         }
     }
@@ -136,7 +137,7 @@ impl PushAdmission {
         Acknowledgement {
             id: applied.id.clone(),
             deadline_unix_ms: applied.deadline_unix_ms,
-            coverage: self.coverage().await,
+            coverage: self.coverage(Detail::NotClosed).await,
         }
     }
 }
@@ -224,17 +225,41 @@ impl Admission for PushAdmission {
                 boot_id: self.boot_id.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 workloads: policy.workloads().map(|w| w.name.to_string()).collect(),
-                coverage: self.coverage().await,
+                coverage: self.coverage(Detail::All).await,
             }
         })
     }
 }
 
-fn coverage_json(status: &crate::enforcer::EnforcerStatus) -> Value {
+/// How much of the known ways out an answer tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    /// Each, with its reason: for who asks about the host.
+    All,
+    /// Only the IDs of those that are not closed: for every acknowledgement.
+    NotClosed,
+}
+
+fn coverage_json(status: &crate::enforcer::EnforcerStatus, detail: Detail) -> Value {
     let hooks: Vec<Value> = status
         .coverage
         .iter()
-        .map(|c| serde_json::json!({ "hook": c.hook, "attached": c.attached, "detail": c.detail }))
+        .map(|c| json!({ "hook": c.hook, "attached": c.attached, "detail": c.detail }))
         .collect();
-    serde_json::json!({ "enforcing": status.trouble.is_empty(), "hooks": hooks })
+    let mut coverage = json!({ "enforcing": status.trouble.is_empty(), "hooks": hooks });
+    let with = |wanted: State| {
+        let found = status.threats.iter().filter(move |t| t.state == wanted);
+        found.map(|t| t.id).collect::<Vec<_>>()
+    };
+    if let Some(members) = coverage.as_object_mut() {
+        members.insert("partly".to_owned(), json!(with(State::Partly)));
+        members.insert("open".to_owned(), json!(with(State::Open)));
+        if detail == Detail::All {
+            let threats = status.threats.iter().map(|t| {
+                json!({ "id": t.id, "way": t.way, "state": t.state.as_str(), "reason": t.reason, "doc": t.doc })
+            });
+            members.insert("threats".to_owned(), threats.collect());
+        }
+    }
+    coverage
 }

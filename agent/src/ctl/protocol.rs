@@ -8,9 +8,13 @@
 //! Unknown operations and unknown fields of a request are refused; a reader of replies ignores fields
 //! that it does not know, so that an older `grantctl` can read a newer daemon of the same version.
 
+mod status;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use status::{AuditStatus, Counter, Coverage, KeysStatus, Status, Threat, WorkloadStatus};
 
 /// Version of the protocol; both sides refuse any other.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -227,113 +231,6 @@ pub enum ErrorCode {
     KernelFailed,
     /// A defect of the daemon.
     Internal,
-}
-
-/// The answer to "is it enforcing now".
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// Every mandatory hook is attached and the last self-check passed.
-    pub enforcing: bool,
-    /// Why not, when `enforcing` is false.
-    pub not_enforcing: Vec<String>,
-    /// New grants are refused by `grantctl freeze`.
-    pub frozen: bool,
-    /// Daemon version.
-    pub version: String,
-    /// SPIFFE URI of this host.
-    pub host_id: String,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// When the daemon began enforcing or adopted the pins, Unix milliseconds.
-    pub since_unix_ms: u64,
-    /// Where programs and maps are pinned.
-    pub pins: PathBuf,
-    /// Workloads of the config.
-    pub workloads: Vec<WorkloadStatus>,
-    /// Live grants of all workloads.
-    pub live_grants: u64,
-    /// Earliest deadline of a live grant, Unix milliseconds.
-    pub next_deadline_unix_ms: Option<u64>,
-    /// Hook by hook, what this kernel does.
-    pub coverage: Vec<Coverage>,
-    /// Events known to be lost, by where.
-    pub losses: Vec<Counter>,
-    /// Verdicts, by reason.
-    pub verdicts: Vec<Counter>,
-    /// The local audit spool.
-    pub audit: AuditStatus,
-    /// Okta's keys and the control plane's.
-    pub keys: KeysStatus,
-    /// The push listener: what it took in and what it turned away, since the daemon started.
-    #[serde(default)]
-    pub listener: Vec<Counter>,
-    /// Whether the kernel holds the wall clock to be synchronised.
-    pub clock_synchronised: bool,
-}
-
-/// One workload in [`Status`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkloadStatus {
-    /// Its name in the config.
-    pub name: String,
-    /// Its cgroup's directory.
-    pub cgroup: PathBuf,
-    /// The cgroup's id while it exists.
-    pub cgroup_id: Option<u64>,
-    /// Whether the cgroup exists now.
-    pub present: bool,
-    /// Its live grants.
-    pub live_grants: u64,
-}
-
-/// One hook in [`Status`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage {
-    /// The hook's name, such as `connect4`.
-    pub hook: String,
-    /// Whether our program is attached there.
-    pub attached: bool,
-    /// Where it is attached, or what stays open without it.
-    pub detail: String,
-}
-
-/// A named number in [`Status`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter {
-    /// What is counted, snake case.
-    pub name: String,
-    /// How often: since the maps were made, or since the daemon started for what it counts itself.
-    pub count: u64,
-}
-
-/// The audit spool in [`Status`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditStatus {
-    /// Directory of the spool.
-    pub directory: PathBuf,
-    /// Records on disk since the daemon started.
-    pub written: u64,
-    /// Records that could not be queued or written since the daemon started.
-    pub lost: u64,
-    /// Sequence number of the newest record.
-    pub last_sequence: u64,
-    /// Bytes that the spool takes on disk.
-    pub bytes: u64,
-    /// The last write error that still stands.
-    pub error: Option<String>,
-}
-
-/// Verification keys in [`Status`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeysStatus {
-    /// Usable Okta keys.
-    pub okta_keys: u64,
-    /// Seconds since the last successful fetch of Okta's keys.
-    pub okta_age_s: Option<u64>,
-    /// Too old to accept new grants by.
-    pub okta_stale: bool,
-    /// Pinned control-plane keys that are valid now.
-    pub control_plane_keys: u64,
 }
 
 /// One grant, as the ledger and the kernel hold it.

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Enforcer, Settings};
 use crate::clock::Now;
+use crate::coverage::Threat;
 use crate::ctl::{Enrolled, GrantPage, GrantView, WorkloadStatus};
 use crate::kernel::HookCoverage;
 use crate::ledger::ReplayQuery;
@@ -56,6 +57,8 @@ pub struct EnforcerStatus {
     pub next_deadline_unix_ms: Option<u64>,
     /// The hooks.
     pub coverage: Vec<HookCoverage>,
+    /// Every known way out, and how far it is closed.
+    pub threats: Vec<Threat>,
     /// The kernel's counters, indexes as in `grantd_common::event::counter`.
     pub counters: Vec<u64>,
 }

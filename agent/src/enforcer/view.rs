@@ -4,6 +4,7 @@ use grantd_grant::{GrantId, Reason, Refusal};
 
 use super::Enforcer;
 use super::command::EnforcerStatus;
+use crate::coverage::{self, Facts, Threat};
 use crate::ctl::{GrantPage, GrantView, KernelView, WorkloadStatus};
 use crate::kernel::HookCoverage;
 use crate::ledger::{LedgerGrant, Placement, State};
@@ -17,10 +18,22 @@ impl Enforcer {
         noted.cloned().chain(detached.map(|c| format!("{}: {}", c.hook, c.detail))).collect()
     }
 
-    pub(super) fn coverage_only(&self) -> EnforcerStatus {
+    /// The known ways out, with the hooks as they were found.
+    fn threats(&self, hooks: &[HookCoverage]) -> Vec<Threat> {
+        coverage::judge(&Facts {
+            hooks: hooks.iter().map(|c| (c.hook.to_owned(), c.attached)).collect(),
+            cut: true,
+            ..Facts::default()
+        })
+    }
+
+    /// Only trouble and coverage, as of the last look.
+    #[must_use]
+    pub fn coverage_only(&self) -> EnforcerStatus {
         EnforcerStatus {
             trouble: self.all_trouble(&self.coverage),
             coverage: self.coverage.clone(),
+            threats: self.threats(&self.coverage),
             ..EnforcerStatus::default()
         }
     }
@@ -43,6 +56,7 @@ impl Enforcer {
                 .ledger
                 .next_deadline_boot_ns()
                 .map(|at| self.boot_to_unix_ms(at)),
+            threats: self.threats(&coverage),
             coverage,
             counters,
         }

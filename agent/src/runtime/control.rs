@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ctl::{
     AuditStatus, Caller, Control, Counter, Coverage, CtlError, Enrolled, ErrorCode, GrantPage,
-    GrantView, KeysStatus, Reloaded, Request, RevokeSelector, Revoked, Status,
+    GrantView, KeysStatus, Reloaded, Request, RevokeSelector, Revoked, Status, Threat,
 };
 use crate::enforcer::EnforcerHandle;
 use crate::intake::Counters;
@@ -154,6 +154,7 @@ impl Control for Shared {
                     detail: c.detail,
                 })
                 .collect(),
+            threats: enforcer.threats.into_iter().map(threat).collect(),
             losses: losses(&enforcer.counters, audit.lost()),
             verdicts: verdicts(&enforcer.counters),
             audit: AuditStatus {
@@ -327,6 +328,17 @@ pub(super) fn local_peer(caller: &Caller) -> Peer {
         ..Process::default()
     };
     Peer::Local { process: Box::new(process), socket: "ctl.sock".to_owned() }
+}
+
+fn threat(judged: crate::coverage::Threat) -> Threat {
+    let crate::coverage::Threat { id, way, state, reason, doc } = judged;
+    Threat {
+        id: id.to_owned(),
+        way: way.to_owned(),
+        state: state.as_str().to_owned(),
+        reason,
+        doc: doc.to_owned(),
+    }
 }
 
 fn at(counters: &[u64], index: u32) -> u64 {

@@ -22,6 +22,7 @@ use crate::admission::PushAdmission;
 use crate::clock::{Clock, SystemClock};
 use crate::compile::LetIn;
 use crate::config::{Config, Listen, Unsynchronised};
+use crate::coverage::State;
 use crate::ctl;
 use crate::enforcer::{
     self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start, WorkloadSettings,
@@ -58,7 +59,7 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         recorder: recorder.clone(),
     })?;
     let (adopted, restored) = (enforcer.adopted(), enforcer.live_grants());
-    tell_started(&config, &mut enforcer, &recorder, clock.as_ref());
+    tell_started(&config, &enforcer, &recorder, clock.as_ref());
 
     let relied_on: Vec<_> = enforcer.okta_keys_relied_on().collect();
     let (okta, okta_task, withdrawn) =
@@ -231,17 +232,21 @@ fn audit(config: &Config, boot_id: &str, clock: &dyn Clock) -> Result<(Recorder,
     Ok((recorder, writer))
 }
 
-fn tell_started(config: &Config, enforcer: &mut Enforcer, recorder: &Recorder, clock: &dyn Clock) {
+fn tell_started(config: &Config, enforcer: &Enforcer, recorder: &Recorder, clock: &dyn Clock) {
     let kind = if enforcer.adopted() { LifecycleKind::Adopt } else { LifecycleKind::Start };
     let mut event = Lifecycle::new(kind);
     event.config_sha256 = config.hash.to_string();
     event.live_grants = Some(enforcer.live_grants());
-    event.coverage = enforcer
-        .kernel()
-        .coverage()
-        .into_iter()
-        .map(|c| Coverage { name: c.hook.to_owned(), active: c.attached, detail: c.detail })
-        .collect();
+    let found = enforcer.coverage_only();
+    let hooks = found.coverage.into_iter();
+    let hooks =
+        hooks.map(|c| Coverage { name: c.hook.to_owned(), active: c.attached, detail: c.detail });
+    let threats = found.threats.into_iter().map(|t| Coverage {
+        name: t.id.to_owned(),
+        active: t.state == State::Closed,
+        detail: format!("{}: {}", t.state.as_str(), t.reason),
+    });
+    event.coverage = hooks.chain(threats).collect();
     recorder.record(Event::Lifecycle(event), clock.now().unix_ms());
 }
 

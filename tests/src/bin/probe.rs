@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use grantd_e2e::issuer::Shape;
+use grantd_e2e::streams::Side;
 use grantd_e2e::world::World;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::Serialize;
@@ -21,6 +22,8 @@ use serde::Serialize;
 mod answer;
 #[path = "probe/attack.rs"]
 mod attack;
+#[path = "probe/crowd.rs"]
+mod crowd;
 #[path = "probe/reach.rs"]
 mod reach;
 #[path = "probe/swap.rs"]
@@ -88,6 +91,14 @@ enum What {
         #[arg(long)]
         udp: bool,
     },
+    /// Send and receive without a pause, and at each line on standard input say what was seen so far.
+    Stream {
+        to: SocketAddr,
+        #[arg(long)]
+        udp: bool,
+    },
+    /// Hold so many idle connections, say how many stand, and then how they all broke.
+    Crowd { count: usize, to: SocketAddr },
     /// Make sockets until the kernel refuses one or so many are held; then, at each line on standard input,
     /// close half of them and try again.
     Hoard { count: usize },
@@ -127,6 +138,8 @@ fn main() -> Result<()> {
         What::Each { to } => say(&reach::each(&to)),
         What::Serve => serve(),
         What::Answer { at, udp } => answer::answer(at, udp, &mut |event| say(event)),
+        What::Stream { to, udp } => stream(to, udp),
+        What::Crowd { count, to } => crowd::hold(count, to, &mut |event| say(event)),
         What::Hoard { count } => answer::hoard(count, &mut |event| say(event)),
         What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
@@ -174,6 +187,27 @@ fn serve() -> Result<()> {
             "udp" => say(&reach::udp(to, false, Duration::from_secs(1)))?,
             other => return Err(anyhow!("no such command: {other}")),
         }
+    }
+    Ok(())
+}
+
+fn stream(to: SocketAddr, udp: bool) -> Result<()> {
+    let side = if udp {
+        let any: SocketAddr = if to.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = UdpSocket::bind(any).context("a socket")?;
+        socket.connect(to).context("connecting")?;
+        Side::udp(socket)?
+    } else {
+        Side::tcp(TcpStream::connect(to).context("connecting")?)?
+    };
+    say(&side.seen())?;
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        say(&side.seen())?;
     }
     Ok(())
 }

@@ -169,6 +169,13 @@ pub(super) const RULES: &[Rule] = &[
         because: "compile is a function of grants and names: no sockets, no waiting",
     },
     Rule {
+        within: &["agent/src/coverage"],
+        except: &[],
+        never: &["std::fs", "std::net", "tokio", "nix", "libc", "grantd"],
+        but: &["grantd::coverage"],
+        because: "coverage is a function of facts: it looks at nothing itself",
+    },
+    Rule {
         within: &["agent/src/kernel", "agent/src/resolver"],
         except: &[],
         never: &[

@@ -18,14 +18,14 @@ pub(super) fn is_here() -> bool {
 
 /// Whether the repositories of this system offer each of these packages; refreshes the lists first.
 pub(super) fn offers(packages: &[&str], purpose: &str) -> Result<bool> {
-    update(packages, purpose)?;
+    update(purpose).with_context(|| by_hand(packages))?;
     Ok(packages.iter().all(|package| has_candidate(package)))
 }
 
 /// Installs packages, as root or by sudo; says so, and says what to type where that cannot be done.
 pub(super) fn install(packages: &[&str], purpose: &str) -> Result<()> {
     if !packages.iter().all(|package| has_candidate(package)) {
-        update(packages, purpose)?;
+        update(purpose).with_context(|| by_hand(packages))?;
     }
     say!("    installing {}", packages.join(" "));
     let mut install = vec!["install", "-y", "--no-install-recommends"];
@@ -33,9 +33,10 @@ pub(super) fn install(packages: &[&str], purpose: &str) -> Result<()> {
     apt_get(&install, purpose).with_context(|| by_hand(packages))
 }
 
-fn update(packages: &[&str], purpose: &str) -> Result<()> {
+/// Refreshes the lists of what the repositories offer.
+pub(super) fn update(purpose: &str) -> Result<()> {
     say!("    refreshing the package lists");
-    apt_get(&["update", "-qq"], purpose).with_context(|| by_hand(packages))
+    apt_get(&["update", "-qq"], purpose)
 }
 
 fn apt_get(arguments: &[&str], purpose: &str) -> Result<()> {

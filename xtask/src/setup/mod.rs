@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: finds or installs what building and testing need beyond a Rust toolchain.
 
 mod apt;
+mod kernel;
 mod toolchain;
 mod tools;
 
@@ -12,6 +13,7 @@ use clap::Args;
 
 use crate::say::{say, step};
 
+pub(crate) use kernel::{Kernel, Machine, kernel, machine};
 pub(crate) use toolchain::{BpfToolchain, Linter};
 
 /// Programs that the end-to-end tests and the demo start, and the Debian packages that have them.
@@ -84,7 +86,7 @@ pub(crate) fn cargo_fuzz() -> Result<Option<PathBuf>> {
 }
 
 /// Where a program is, also among those that only root has on the path.
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     directories.map(|directory| directory.join(program)).find(|path| is_program(path))

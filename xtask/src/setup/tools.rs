@@ -78,7 +78,7 @@ impl Tool {
 }
 
 /// Where tools are kept: outside of the checkout, so that a fresh clone finds them again.
-fn directory() -> PathBuf {
+pub(super) fn directory() -> PathBuf {
     let named = |variable: &str| env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
     named("GRANTD_TOOLS_DIR")
         .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("grantd-build")))

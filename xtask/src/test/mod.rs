@@ -1,7 +1,8 @@
 //! `cargo xtask test`: all tests, the end-to-end ones as root on this machine's kernel.
 
 mod fuzz;
-mod report;
+mod kernels;
+pub(crate) mod report;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,6 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use self::kernels::{Kernels, WORDS};
 use self::report::{Group, Ignored, Report};
 use crate::build_ebpf::{self, BuildEbpfArgs};
 use crate::command;
@@ -39,6 +41,10 @@ pub(crate) struct TestArgs {
     /// Also runs what takes longer: tests marked `#[ignore = "long: …"]`, fuzzing, the benchmarks
     #[arg(long)]
     all: bool,
+    /// Where the end-to-end tests run: on this machine's kernel (`host`), on another one in a virtual machine, or
+    /// on each (`all`). Can be given several times; a machine's kernel runs end-to-end tests only
+    #[arg(long, value_name = "KERNEL", value_parser = WORDS)]
+    kernel: Vec<String>,
     /// Only tests whose name, or whose program's name, contains this
     filter: Option<String>,
 }
@@ -46,18 +52,33 @@ pub(crate) struct TestArgs {
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     setup::test_programs()?;
     build_ebpf::run(&BuildEbpfArgs {})?;
+    let kernels = Kernels::of(args);
     // Asked for before the long build, so that nobody comes back to a prompt.
-    let privilege = Privilege::acquire("run the end-to-end tests")?;
+    let privilege =
+        kernels.host.then(|| Privilege::acquire("run the end-to-end tests")).transpose()?;
     step!("grantd, grantctl and the tests");
     let programs = Programs::build()?;
 
     let mut report = Report::default();
-    run_unit_tests(&programs, args, &mut report)?;
-    run_end_to_end(&programs, args, privilege, &mut report)?;
+    if let Some(privilege) = privilege {
+        run_unit_tests(&programs, args, &mut report)?;
+        run_end_to_end(&programs, args, privilege, &mut report)?;
+    }
+    kernels.run_machines(&programs.directory, &programs.end_to_end, args, &mut report)?;
+    finish(args, &kernels, &mut report)?;
+    report.print();
+    match report.total().failed {
+        0 => Ok(()),
+        failed => bail!("{failed} failed"),
+    }
+}
+
+/// What belongs to a whole run beside the tests, and what its result must not hide.
+fn finish(args: &TestArgs, kernels: &Kernels, report: &mut Report) -> Result<()> {
     if args.all && args.filter.is_none() {
-        fuzz::run(&mut report)?;
-        run_benchmarks(&mut report);
-    } else if args.filter.is_none() {
+        fuzz::run(report)?;
+        run_benchmarks(report);
+    } else if args.filter.is_none() && kernels.host {
         report.not_run(
             "fuzz targets, benchmarks",
             "they take longer; `cargo xtask test --all` runs them",
@@ -66,11 +87,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     if let Some(filter) = args.filter.as_ref().filter(|_| report.total().ran() == 0) {
         report.fault(format!("no test that can run here has {filter} in its name"));
     }
-    report.print();
-    match report.total().failed {
-        0 => Ok(()),
-        failed => bail!("{failed} failed"),
-    }
+    Ok(())
 }
 
 /// What the tests, the demo and the benchmarks are told: where the programs are, and nothing of this shell's

@@ -18,7 +18,7 @@ pub(crate) struct Report {
 /// The results of some test programs that belong together.
 #[derive(Default)]
 pub(crate) struct Group {
-    name: &'static str,
+    name: String,
     pub(crate) counts: Counts,
     /// Tests that failed, by name.
     failed: BTreeSet<String>,
@@ -44,8 +44,15 @@ pub(crate) struct Counts {
 }
 
 impl Group {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, ..Self::default() }
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Takes in what ran elsewhere.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.counts.add(other.counts);
+        self.failed.extend(other.failed);
+        self.ignored.extend(other.ignored);
     }
 
     /// Takes in one line that a test program printed; tells whether it was the line that closes a run.

@@ -25,6 +25,7 @@ pub(super) fn status(ui: &mut Ui<'_>, status: &Status) -> Shown {
     audit(ui, status)?;
     workloads(ui, status)?;
     hooks(ui, status)?;
+    threats(ui, status)?;
     counters(ui, "Verdicts", &status.verdicts)?;
     counters(ui, "Push listener", &status.listener)?;
     counters(ui, "Losses", &status.losses)
@@ -109,6 +110,26 @@ fn hooks(ui: &mut Ui<'_>, status: &Status) -> Shown {
             ui.paint(Tone::Bad, &format!("{:<8}", "OPEN"))
         };
         writeln!(ui.out, "  {:<24} {state}  {}", plain(&hook.hook), plain(&hook.detail))?;
+    }
+    Ok(())
+}
+
+/// How many of the known ways out are closed, and each of those that are not.
+fn threats(ui: &mut Ui<'_>, status: &Status) -> Shown {
+    if status.threats.is_empty() {
+        return Ok(());
+    }
+    let with = |state: &str| status.threats.iter().filter(|t| t.state == state).count();
+    let title = format!(
+        "Known ways out: {} closed, {} partly, {} open",
+        with("closed"),
+        with("partly"),
+        with("open")
+    );
+    heading(ui, &title)?;
+    for threat in status.threats.iter().filter(|t| t.state != "closed") {
+        let (id, way, reason) = (plain(&threat.id), plain(&threat.way), plain(&threat.reason));
+        writeln!(ui.out, "  {id:<4} {:<7} {way}: {reason}", plain(&threat.state))?;
     }
     Ok(())
 }
