@@ -2,6 +2,7 @@
 
 use crate::address::{Address, Endpoint, Port, Protocol};
 use crate::event::Event;
+use crate::moves::Move;
 use crate::tables::{
     ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
     SocketState, WorkloadEntry, WorkloadId,
@@ -47,6 +48,10 @@ abi! {
         workload @ 0, name @ 4, grant @ 8, destination @ 16, flags @ 36,
         allowed_boot_ns @ 40, counters @ 48, netns @ 80, cgroup @ 88, pid @ 96, uid @ 100, comm @ 104,
         reserved @ 120,
+    };
+    Move: 64, align 8, {
+        kind @ 0, pid @ 4, from @ 8, to @ 12, cgroup @ 16, boot_ns @ 24, start_boot_ns @ 32, by_pid @ 40,
+        by_uid @ 44, comm @ 48,
     };
     Event: 208, align 8, {
         kind @ 0, hook @ 1, reason @ 2, padding @ 3, cpu @ 4, sequence @ 8, boot_ns @ 16, cookie @ 24,

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod event;
 pub mod layout;
 pub mod life;
+pub mod moves;
 pub mod options;
 pub mod packet;
 pub mod reason;
@@ -22,6 +23,7 @@ pub use address::{Address, Endpoint, Port, Protocol};
 pub use decide::{Match, Now, Query, Tables, Verdict, decide};
 pub use event::{Event, EventKind, Hook, Ring};
 pub use layout::Abi;
+pub use moves::{Move, MoveKind, PathKey};
 pub use reason::Reason;
 pub use tables::{
     ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
@@ -48,6 +50,10 @@ pub mod capacity {
     pub const INBOUND: u32 = 8192;
     /// Sockets that a workload may hold where the config says nothing.
     pub const DEFAULT_MAX_SOCKETS: u64 = 65_536;
+    /// Entries of `PATHS`: the slice and every workload.
+    pub const PATHS: u32 = WORKLOADS;
+    /// Bytes of `MOVES`: some 800 events.
+    pub const MOVES_BYTES: u32 = 64 << 10;
     /// Ranges in one port set.
     pub const PORTS_PER_SET: usize = 16;
     /// Bytes of each ring buffer: some 10,000 events. The reader maps each twice, so this counts fourfold

@@ -123,7 +123,7 @@ fn attach_one(
 }
 
 /// Pins a new link. An old one of that name is unpinned only when the new one is attached.
-fn replace_pin(link: Link, pin: &Path) -> Result<(), Error> {
+pub(super) fn replace_pin(link: Link, pin: &Path) -> Result<(), Error> {
     let failed = |operation, source| Error::Pin { operation, path: pin.into(), source };
     // bpffs refuses names with a dot.
     let mut beside = pin.as_os_str().to_owned();
@@ -143,7 +143,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 /// A new link. Dropped without a pin it is gone.
-enum Link {
+pub(super) enum Link {
     Aya(FdLink),
     Own(OwnedFd),
 }

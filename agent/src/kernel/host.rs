@@ -124,6 +124,15 @@ pub(super) fn level_of(slice: &Path) -> Result<u32, Error> {
         .ok_or_else(|| problem("is the cgroup root: the enforced slice has to lie below it"))
 }
 
+/// A cgroup's path as the kernel names it: from the root of the hierarchy, which is what is mounted.
+pub(super) fn path_in_hierarchy(cgroup: &Path) -> Result<PathBuf, Error> {
+    let below = cgroup.strip_prefix(cgroup2_mount()?).map_err(|_| Error::Cgroup {
+        path: cgroup.into(),
+        problem: "does not lie below the cgroup v2 mount".into(),
+    })?;
+    Ok(Path::new("/").join(below))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

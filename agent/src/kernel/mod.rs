@@ -6,6 +6,7 @@
 //! them every denial and every deadline, in place.
 
 mod attach;
+mod btf;
 mod diag;
 mod error;
 mod host;
@@ -17,6 +18,7 @@ mod op;
 mod pod;
 mod ring;
 mod sys;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -29,8 +31,9 @@ pub use maps::Contents;
 pub use op::{Callers, Op, Prefix};
 pub use ring::RingReader;
 pub use sys::{clock_synchronised, watch};
+pub use watch::{MovesReader, WatchState};
 
-use grantd_common::Ring;
+use grantd_common::{Ring, WorkloadEntry, WorkloadId};
 
 /// What the loader needs to know about this host.
 #[derive(Clone, Debug)]
@@ -75,6 +78,7 @@ pub struct Kernel {
     setup: Setup,
     programs: attach::Programs,
     maps: maps::Maps,
+    watch: watch::Watch,
     slice: Cgroup,
     adopted: bool,
     /// Another ABI's programs are attached still.
@@ -106,8 +110,9 @@ impl Kernel {
             maps.apply(&[Op::slice(slice.id)])?;
         }
         let (programs, to_take_over) = (loaded.programs, !pins.others.is_empty());
+        let watch = watch::Watch::start(&pins, level);
         let mut kernel =
-            Self { setup: setup.clone(), programs, maps, slice, adopted, to_take_over };
+            Self { setup: setup.clone(), programs, maps, watch, slice, adopted, to_take_over };
         if !to_take_over {
             kernel.attach(&pins)?;
         }
@@ -227,6 +232,38 @@ impl Kernel {
     pub fn coverage(&self) -> Vec<HookCoverage> {
         let pins = load::Pins::open(&self.setup.bpffs);
         attach::coverage(&pins, &self.setup.cgroup_root, &self.slice)
+    }
+
+    /// Tells the kernel at which directories the slice and the workloads are made, so that it knows each
+    /// from its first instruction on, also while no daemon runs.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn follow(&mut self, workloads: &[(PathBuf, WorkloadId)]) -> Result<(), Error> {
+        let slice = WorkloadEntry { workload: WorkloadId::UNKNOWN, flags: WorkloadEntry::SLICE };
+        let pending = |workload| WorkloadEntry { workload, flags: WorkloadEntry::PENDING };
+        let mut wanted = vec![(host::path_in_hierarchy(&self.setup.slice)?, slice)];
+        for (path, workload) in workloads {
+            wanted.push((host::path_in_hierarchy(path)?, pending(*workload)));
+        }
+        self.watch.follow(&wanted)
+    }
+
+    /// What of the watch over cgroups is in effect, read from the kernel now.
+    #[must_use]
+    pub fn watch_state(&self) -> WatchState {
+        self.watch.state(&load::Pins::open(&self.setup.bpffs))
+    }
+
+    /// The reader of what the watch tells; `None` where there is no watch.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped.
+    pub fn moves(&self) -> Result<Option<MovesReader>, Error> {
+        if self.watch_state().hooks.iter().all(|hook| !hook.attached) {
+            return Ok(None);
+        }
+        MovesReader::open(&load::Pins::open(&self.setup.bpffs)).map(Some)
     }
 
     /// Follows the slice: when it was removed and made anew, the new one is made known and the packet
