@@ -44,6 +44,12 @@ impl KernelView {
         self.maps.join(map)
     }
 
+    /// The pin of a hook's link.
+    #[must_use]
+    pub fn link(&self, hook: &str) -> PathBuf {
+        self.maps.with_file_name("links").join(hook)
+    }
+
     /// Counts what the maps hold.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod cut;
 mod directory;
 mod end;
 mod grant;
+mod moves;
 mod restore;
 mod revoke;
 mod view;
@@ -118,6 +119,7 @@ impl Enforcer {
         let mut cgroups = tokio::time::interval(CGROUP_PERIOD);
         cgroups.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looks = 0u32;
+        let mut moves = self.open_moves();
         loop {
             if self.stopping {
                 self.flush_ledger();
@@ -131,6 +133,14 @@ impl Enforcer {
                 },
                 () = deadline.fired() => self.expire(),
                 () = steps.stepped() => self.clock_stepped(),
+                told = moves::Moves::wait(moves.as_ref()) => match (told, &mut moves) {
+                    (Ok(()), Some(moves)) => self.look_at_moves(moves),
+                    (Ok(()), None) => {}
+                    (Err(error), _) => {
+                        tracing::warn!("what the watch tells cannot be waited for: {error}");
+                        moves = None;
+                    }
+                },
                 _ = cgroups.tick() => {
                     self.look_at_cgroups();
                     looks = looks.wrapping_add(1);

@@ -83,6 +83,7 @@ impl Enforcer {
         };
         // Reconciling below makes the kernel follow.
         enforcer.number_workloads()?;
+        enforcer.follow_cgroups();
         enforcer.tell_opened(opened);
         enforcer.bring_together(keys)?;
         enforcer.coverage = enforcer.kernel.coverage();

@@ -22,6 +22,7 @@ impl Enforcer {
     fn threats(&self, hooks: &[HookCoverage]) -> Vec<Threat> {
         coverage::judge(&Facts {
             hooks: hooks.iter().map(|c| (c.hook.to_owned(), c.attached)).collect(),
+            watch: self.kernel.watch_state().is_whole(),
             cut: true,
             ..Facts::default()
         })

@@ -68,10 +68,17 @@ impl Enforcer {
         let trouble = match self.kernel.renew_slice() {
             Ok(false) => None,
             Ok(true) => {
-                let detail = "the enforced slice was removed and made anew; its hooks are attached again. \
-                              Until then tasks in it were not confined: keep it alive (RefuseManualStop=yes)";
-                tracing::warn!("{detail}");
-                self.audit_finding(FindingKind::NotEnforcing, detail.to_owned());
+                let detail =
+                    "the enforced slice was removed and made anew; its hooks are attached again";
+                if self.kernel.watch_state().knows_new_cgroups() {
+                    tracing::warn!("{detail}. Until then nothing in it could open a socket");
+                } else {
+                    let detail = format!(
+                        "{detail}. Until then tasks in it were not confined: keep it alive (RefuseManualStop=yes)"
+                    );
+                    tracing::warn!("{detail}");
+                    self.audit_finding(FindingKind::NotEnforcing, detail);
+                }
                 None
             }
             Err(error) => Some(format!("the enforced slice: {}", chain(&error))),
@@ -169,6 +176,7 @@ impl Enforcer {
                 return Err(Refusal::new(Reason::LedgerFailed, chain(&error)));
             }
         }
+        self.follow_cgroups();
         let live = self.ledger.live();
         let uncovered: Vec<_> =
             live.filter(|g| !self.still_covered(&g.grant)).map(|g| g.id().clone()).collect();

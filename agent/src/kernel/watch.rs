@@ -74,6 +74,12 @@ impl WatchState {
         self.has("cgroup_attach_task") && self.has("sched_process_fork")
     }
 
+    /// Whether both.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.knows_new_cgroups() && self.sees_moves()
+    }
+
     fn has(&self, name: &str) -> bool {
         self.hooks.iter().any(|hook| hook.hook == name && hook.attached)
     }
@@ -181,7 +187,8 @@ fn open(pins: &Pins, slice_level: u32, types: &Types, btf: &Btf) -> Result<Ebpf,
         offsets.push((global, offset));
     }
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(btf));
+    // aya has no handle for storage of tasks; only the programs use it.
+    loader.btf(Some(btf)).allow_unsupported_maps();
     loader.override_global("SLICE_LEVEL", &slice_level, true);
     loader.override_global(&abi_symbol, &ABI_VERSION, true);
     for (global, offset) in &offsets {
@@ -226,7 +233,11 @@ impl MovesReader {
         let open = || -> Result<Self, MapError> {
             let lost: Array<MapData, u64> = Array::try_from(Map::Array(pinned("MOVES_LOST")?))?;
             let known_lost = lost.get(&0, 0)?;
-            Ok(Self { buffer: RingBuf::try_from(Map::RingBuf(pinned("MOVES")?))?, lost, known_lost })
+            Ok(Self {
+                buffer: RingBuf::try_from(Map::RingBuf(pinned("MOVES")?))?,
+                lost,
+                known_lost,
+            })
         };
         open().map_err(|source| Error::Ring { ring: "MOVES", source })
     }
