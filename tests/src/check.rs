@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::audit::Record;
 use crate::control_plane::Answer;
+use crate::machine;
 use crate::probe::Attempt;
 use crate::server::Server;
 use crate::world::World;
@@ -30,7 +31,11 @@ pub fn allowed(what: &str, attempt: &Attempt) -> Result<()> {
 pub fn denied(what: &str, attempt: &Attempt) -> Result<()> {
     ensure!(!attempt.ok, "{what} works, and must not: {attempt:?}");
     ensure!(attempt.denied(), "{what} fails, but not by our verdict (EPERM): {attempt:?}");
-    ensure!(attempt.elapsed_us < 500_000, "{what} hangs before it is denied: {attempt:?}");
+    let at_once = machine::patience(Duration::from_millis(500)).as_micros();
+    ensure!(
+        u128::from(attempt.elapsed_us) < at_once,
+        "{what} hangs before it is denied: {attempt:?}"
+    );
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
+use crate::machine;
+
 /// How often [`wait_until`] asks again.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -46,7 +48,7 @@ pub fn sleep_until_unix(unix_secs: u64) {
     std::thread::sleep(Duration::from_secs(unix_secs).saturating_sub(wall()));
 }
 
-/// Asks `question` until it answers `Some`, at most for `patience`.
+/// Asks `question` until it answers `Some`, at most for `patience` (longer on an emulated machine).
 ///
 /// # Errors
 /// When `question` fails, or when it still answers `None` after `patience`; the message names `what`.
@@ -55,7 +57,7 @@ pub fn wait_until<T>(
     patience: Duration,
     mut question: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let start = now();
+    let (start, patience) = (now(), machine::patience(patience));
     loop {
         if let Some(answer) = question()? {
             return Ok(answer);

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::unix_now;
 use crate::jose::{self, SigningKey};
+use crate::machine;
 use crate::okta::AccessToken;
 
 /// `typ` of a grant.
@@ -80,7 +81,7 @@ impl Draft {
     #[must_use]
     pub fn ttl(self, seconds: u64) -> Self {
         let iat = self.claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
-        self.with("exp", json!(iat + seconds))
+        self.with("exp", json!(iat + machine::life(seconds)))
     }
 
     /// Sets one claim to anything.
@@ -194,7 +195,7 @@ impl Letterhead {
         let mut claims = json!({
             "ver": 1, "iss": self.issuer, "aud": self.host_id,
             "jti": jose::fresh_id(""), "txn": jose::fresh_id("req-"),
-            "iat": now, "nbf": now, "exp": now + 60,
+            "iat": now, "nbf": now, "exp": now + machine::life(60),
             "sub": subject,
             "okta": {"iss": said.get("iss"), "ath": jose::sha256_b64(token.reveal())},
             "workload": workload,

@@ -4,6 +4,7 @@
 //! a failing test. It signs whatever it is given; judging is the business of the other side.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{
@@ -15,6 +16,8 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
+
+use crate::machine;
 
 /// A private key with its `kid`.
 pub struct SigningKey {
@@ -35,6 +38,26 @@ impl SigningKey {
     /// When the key cannot be made.
     pub fn rsa(kid: &str) -> Result<Self> {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| anyhow!("no RSA key"))?;
+        Ok(Self { kid: kid.to_owned(), secret: Secret::Rsa(pair) })
+    }
+
+    /// An RSA key for RS256 that a deployment has anew on a real machine. On an emulated one, where making
+    /// it takes seconds, the deployments of one run have the same under each id.
+    ///
+    /// # Errors
+    /// When the key cannot be made, read or kept.
+    pub fn rsa_of_deployment(kid: &str) -> Result<Self> {
+        let Some(directory) = machine::keys() else { return Self::rsa(kid) };
+        let kept = directory.join(kid);
+        let pair = if kept.exists() {
+            let bytes = std::fs::read(&kept)?;
+            RsaKeyPair::from_pkcs8(&bytes).map_err(|_| anyhow!("no key: {}", kept.display()))?
+        } else {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| anyhow!("no RSA key"))?;
+            let bytes: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| anyhow!("no RSA key"))?;
+            std::fs::write(&kept, bytes.as_ref())?;
+            pair
+        };
         Ok(Self { kid: kid.to_owned(), secret: Secret::Rsa(pair) })
     }
 

@@ -21,6 +21,7 @@ pub mod grants;
 pub mod issuer;
 pub mod jose;
 pub mod kernel_view;
+pub mod machine;
 pub mod netns;
 pub mod okta;
 pub mod probe;

@@ -53,7 +53,7 @@ impl Agent {
         scopes: &[&str],
         claims: &[(&str, Value)],
     ) -> Result<Self> {
-        let key = Arc::new(SigningKey::rsa(&format!("{client_id}-key"))?);
+        let key = Arc::new(SigningKey::rsa_of_deployment(&format!("{client_id}-key"))?);
         issuer.register(Client {
             id: client_id.to_owned(),
             key: Arc::clone(&key),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::DeserializeOwned;
 
+use crate::machine;
 use crate::netns::Netns;
 use crate::probe::{Attempt, Held, Tally};
 use crate::programs;
@@ -221,6 +222,10 @@ impl Running {
     /// # Errors
     /// When none comes within `patience`, or it is of another kind.
     pub fn next<T: DeserializeOwned>(&self, patience: Duration) -> Result<T> {
+        self.next_within(machine::patience(patience))
+    }
+
+    fn next_within<T: DeserializeOwned>(&self, patience: Duration) -> Result<T> {
         let line = self.lines.recv_timeout(patience).map_err(|error| match error {
             RecvTimeoutError::Timeout => anyhow!("no report of the probe within {patience:?}"),
             RecvTimeoutError::Disconnected => anyhow!("the probe ended without a report"),
@@ -326,11 +331,11 @@ impl Holding {
     /// # Errors
     /// When it has not broken after `patience`.
     pub fn wait_for_break(&self, patience: Duration) -> Result<Break> {
-        let start = crate::clock::now();
+        let (start, patience) = (crate::clock::now(), machine::patience(patience));
         let mut last_exchange_us = None;
         loop {
             let left = patience.saturating_sub(crate::clock::since(start));
-            match self.running.next(left).context("the connection was not cut")? {
+            match self.running.next_within(left).context("the connection was not cut")? {
                 Held::Exchange { at_us, .. } => last_exchange_us = Some(at_us),
                 Held::Connected { .. } => {}
                 Held::Broke { at_us, error, exchanges } => {

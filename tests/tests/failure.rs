@@ -169,7 +169,7 @@ fn when_a_kernel_map_is_full_the_whole_grant_is_refused_and_the_others_go_on() {
         world.daemon.start()?;
         let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
         let token = world.token()?;
-        world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432).ttl(600))?.in_force()?;
         // Every grant takes 63 sets of ports; the kernel has room for fewer than this many grants.
         let most = grantd_common::capacity::PORTSETS / 63 + 4;
         for number in 1..=most {

@@ -8,6 +8,7 @@ use grantd_e2e::audit::GRANT_ENDED;
 use grantd_e2e::check::{RECORD, allowed, denied};
 use grantd_e2e::clock::wall;
 use grantd_e2e::grants::{Draft, Signed};
+use grantd_e2e::machine;
 use grantd_e2e::probe::Burst;
 use grantd_e2e::server::Server;
 use grantd_e2e::workload::Talking;
@@ -74,7 +75,7 @@ fn killed_renewal(world: &mut World, servers: &[Server; 2], delay: Duration) -> 
     let (daemon, control_plane) = (&mut world.daemon, &world.control_plane);
     let answer = std::thread::scope(|scope| {
         let push = scope.spawn(|| control_plane.push_signed(&new));
-        std::thread::sleep(delay);
+        std::thread::sleep(machine::patience(delay));
         daemon.kill9()?;
         push.join().map_err(|_| anyhow!("the push panicked"))
     })?;

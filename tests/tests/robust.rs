@@ -10,6 +10,7 @@ use grantd_e2e::clock::{sleep_until_unix, wait_until};
 use grantd_e2e::control_plane::Answer;
 use grantd_e2e::grants::Signed;
 use grantd_e2e::issuer::Shape;
+use grantd_e2e::machine;
 use grantd_e2e::server::Server;
 use grantd_e2e::tmpfs::Tmpfs;
 use grantd_e2e::world::{A, World, at, scenario, scenario_in};
@@ -135,6 +136,10 @@ fn a_full_disk_opens_nothing_and_loses_no_revocation() {
 
 #[test]
 fn a_revocation_that_a_full_disk_did_not_take_outlives_a_kill() {
+    // The daemon makes room by itself, and slow as everything is there, it has done so before the revocation.
+    if !machine::judges_time("a revocation while the disk is full").unwrap_or(true) {
+        return;
+    }
     scenario_in(World::assemble(Shape::okta()), |world| {
         let disk = small_disk(world)?;
         let (over, kept) =
@@ -215,7 +220,10 @@ fn expires_quietly(world: &World, signed: &Signed) -> Result<()> {
     sleep_until_unix(signed.exp);
     std::thread::sleep(WATCHED);
     let (cpu, lines) = (world.daemon.cpu_time()? - cpu, log_lines(world)? - lines);
-    ensure!(cpu < MOST_CPU, "with a full disk the daemon is busy: {cpu:?} of processor time");
+    ensure!(
+        cpu < machine::patience(MOST_CPU),
+        "with a full disk the daemon is busy: {cpu:?} of processor time"
+    );
     ensure!(lines < MOST_LOG_LINES, "with a full disk the daemon floods its log: {lines} lines");
     ended_once(world, signed)
 }

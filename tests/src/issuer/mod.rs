@@ -102,7 +102,8 @@ impl Issuer {
             std::io::Result::Ok((listener, address))
         })??;
         let origin = format!("http://{address}");
-        let shared = State::share(&origin, shape.clone(), SigningKey::rsa("okta-key-1")?);
+        let shared =
+            State::share(&origin, shape.clone(), SigningKey::rsa_of_deployment("okta-key-1")?);
         let router = routes::router(&shape, shared.clone());
         let _serving = runtime.spawn(async move { axum::serve(listener, router).await })?;
         Ok(Self { origin, shape, shared, _runtime: runtime })

@@ -26,6 +26,8 @@ const PROGRAMS: [(&str, &str); 4] = [
 pub(crate) struct Kernel {
     /// What it calls itself: `6.12.117+deb12-cloud-amd64`.
     pub(crate) release: String,
+    /// The series that it was asked for by: `6.12`.
+    pub(crate) series: String,
     /// The bootable image.
     pub(crate) image: PathBuf,
     /// The directory below which its modules are.
@@ -83,7 +85,7 @@ pub(crate) fn kernel(series: &str) -> Result<Kernel> {
         Some(package) if fetch(&home, &package).is_ok() => package,
         Some(_) | None => fetched().with_context(|| by_hand(series, &home))?,
     };
-    let kernel = unpacked(&home.join(&package), &package)?;
+    let kernel = unpacked(&home.join(&package), &package, series)?;
     say!("    {}", kernel.image.display());
     Ok(kernel)
 }
@@ -156,7 +158,7 @@ fn newest_of(names: impl Iterator<Item = String>) -> Option<String> {
     names.max_by_key(|name| numbers(name))
 }
 
-fn unpacked(tree: &Path, package: &str) -> Result<Kernel> {
+fn unpacked(tree: &Path, package: &str, series: &str) -> Result<Kernel> {
     let release = package.strip_prefix(PREFIX).context("a package of a kernel")?.to_owned();
     let image = tree.join("boot").join(format!("vmlinuz-{release}"));
     let modules = ["lib/modules", "usr/lib/modules"]
@@ -164,7 +166,7 @@ fn unpacked(tree: &Path, package: &str) -> Result<Kernel> {
         .into_iter()
         .find(|directory| directory.is_dir());
     match (image.is_file(), modules) {
-        (true, Some(modules)) => Ok(Kernel { release, image, modules }),
+        (true, Some(modules)) => Ok(Kernel { release, series: series.to_owned(), image, modules }),
         _ => bail!("{} holds no bootable kernel: remove it, then run this again", tree.display()),
     }
 }

@@ -45,6 +45,9 @@ pub(crate) struct TestArgs {
     /// on each (`all`). Can be given several times; a machine's kernel runs end-to-end tests only
     #[arg(long, value_name = "KERNEL", value_parser = WORDS)]
     kernel: Vec<String>,
+    /// Boots no other kernel: a run of everything otherwise tries the known ways out on Linux 6.12 too
+    #[arg(long, conflicts_with = "kernel")]
+    no_vm: bool,
     /// Only tests whose name, or whose program's name, contains this
     filter: Option<String>,
 }

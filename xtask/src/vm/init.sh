@@ -47,7 +47,8 @@ echo "@@vm kernel $(uname -r)"
 echo "@@vm lsm $(cat /sys/kernel/security/lsm)"
 
 export GRANTD_BIN_DIR=/grantd/bin GRANTD_NOT_RUN=/grantd/not-run GRANTD_EMULATED=1
-export CARGO_MANIFEST_DIR=/grantd/tests
+export GRANTD_TEST_KEYS=/grantd/keys CARGO_MANIFEST_DIR=/grantd/tests
+mkdir "$GRANTD_TEST_KEYS"
 : >"$GRANTD_NOT_RUN"
 
 # run NAME SECONDS PROGRAM ARGUMENT...

@@ -50,19 +50,43 @@ pub(crate) struct Selected {
 
 /// Runs tests on a kernel and reports them. Whatever keeps it from running them is a failure.
 pub(crate) fn run(series: &str, programs: &Path, selected: &[Selected], report: &mut Report) {
-    if let Err(error) = try_run(series, programs, selected, report) {
+    let ran = bootable(series)
+        .and_then(|(machine, kernel)| run_on(&machine, &kernel, programs, selected, report));
+    if let Err(error) = ran {
         report.fault(format!("kernel {series}: {error:#}"));
     }
 }
 
-fn try_run(
+/// The same, but where no such kernel can be booted, the tests are reported as not run.
+pub(crate) fn run_where_possible(
     series: &str,
     programs: &Path,
     selected: &[Selected],
     report: &mut Report,
+) {
+    match bootable(series) {
+        Ok((machine, kernel)) => {
+            if let Err(error) = run_on(&machine, &kernel, programs, selected, report) {
+                report.fault(format!("kernel {series}: {error:#}"));
+            }
+        }
+        Err(why) => report.not_run(format!("tests on kernel {series}"), format!("{why:#}")),
+    }
+}
+
+/// An emulator and a kernel, installed and fetched first where they are missing.
+fn bootable(series: &str) -> Result<(Machine, Kernel)> {
+    Ok((setup::machine()?, setup::kernel(series)?))
+}
+
+fn run_on(
+    machine: &Machine,
+    kernel: &Kernel,
+    programs: &Path,
+    selected: &[Selected],
+    report: &mut Report,
 ) -> Result<()> {
-    let machine = setup::machine()?;
-    let kernel = setup::kernel(series)?;
+    let series = kernel.series.as_str();
     let tests: usize = selected.iter().map(|program| program.tests.len()).sum();
     let machines = thread::available_parallelism().map_or(1, usize::from).min(MACHINES).min(tests);
     step!("{tests} end-to-end tests on kernel {}, in {machines} virtual machines", kernel.release);
@@ -70,29 +94,21 @@ fn try_run(
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let lists: Vec<String> = (0..machines).map(|number| list(selected, number, machines)).collect();
-    let contents =
-        Contents { machine: &machine, kernel: &kernel, programs, selected, lists: &lists };
+    let contents = Contents { machine, kernel, programs, selected, lists: &lists };
     let initramfs = contents::write(&contents, &directory)?;
     let heard = thread::scope(|scope| {
         let boot = |number| {
             let limit = BOOT + EACH_TEST * tests.div_ceil(machines);
             let log = directory.join(format!("kernel-{series}-{number}.log"));
             let label = format!("{series}/{number}");
-            let boot = Boot {
-                machine: &machine,
-                kernel: &kernel,
-                initramfs: &initramfs,
-                log,
-                number,
-                limit,
-            };
+            let boot = Boot { machine, kernel, initramfs: &initramfs, log, number, limit };
             scope.spawn(move || boot.listen(Listener::new(series), &label))
         };
         let running: Vec<_> = (0..machines).map(boot).collect();
         let ended = running.into_iter().map(|machine| machine.join());
         ended.map(|end| end.map_err(|_| anyhow!("a thread panicked"))).collect::<Result<Vec<_>>>()
     })?;
-    add(heard, &kernel, report);
+    add(heard, kernel, report);
     Ok(())
 }
 
