@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod coverage;
 pub mod ctl;
+pub mod doctor;
 pub mod enforcer;
 pub mod events;
 pub mod intake;

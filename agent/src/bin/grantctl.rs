@@ -7,7 +7,9 @@ use std::{
 };
 
 use grantd::{
+    config::Config,
     ctl::cli::{self, BoxError, EnforcementPaths, Host},
+    doctor::{self, Finding},
     kernel,
 };
 
@@ -22,6 +24,10 @@ impl Host for ThisHost {
             cgroup_root: paths.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
             slice: mount.join(&paths.slice),
         }))
+    }
+
+    fn doctor(&self, config: &Config) -> Result<Vec<Finding>, BoxError> {
+        Ok(doctor::examine_this_host(config)?)
     }
 
     fn disarm(&self, bpffs: &Path) -> Result<Vec<PathBuf>, BoxError> {

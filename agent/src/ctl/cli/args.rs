@@ -74,6 +74,13 @@ pub(super) enum Command {
         Example:\n  sudo grantctl run --workload coding-agent -- curl https://example.org/"
     )]
     Run(RunArgs),
+    /// What about this host would let an agent out, or keep grantd from enforcing (root)
+    #[command(
+        after_help = "Looks at the kernel, cgroups, accounts, sockets, devices and settings, and says \
+        what to do about each finding. Exits 0 when there is nothing but notes.\n\n\
+        Examples:\n  sudo grantctl doctor\n  sudo grantctl doctor --json"
+    )]
+    Doctor,
     /// The config file
     #[command(subcommand)]
     Config(ConfigCommand),

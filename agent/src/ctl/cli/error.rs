@@ -30,6 +30,8 @@ pub(super) enum CliError {
     NotAudited { directory: PathBuf, source: BoxError },
     #[error("{directory}: cannot read the audit records", directory = directory.display())]
     Audit { directory: PathBuf, source: BoxError },
+    #[error("this host cannot be examined")]
+    Examine(#[source] BoxError),
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot write JSON")]
@@ -44,7 +46,7 @@ impl CliError {
             Self::NotRoot { .. } => Exit::Permission,
             Self::NotConfirmed => Exit::Usage,
             Self::StillRunning { .. } => Exit::TryAgain,
-            Self::Disarm { .. } => Exit::Os,
+            Self::Disarm { .. } | Self::Examine(_) => Exit::Os,
             Self::Audit { source, .. } => audit_exit(&**source),
             // The reader of our output has seen enough, as in `grantctl grants | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,

@@ -29,6 +29,7 @@ pub use ui::Ui;
 
 use super::{Client, ClientError, exit::Exit};
 use crate::config::Config;
+use crate::doctor::{Finding, Severity};
 
 /// What the binary provides.
 pub trait Host {
@@ -37,6 +38,12 @@ pub trait Host {
     /// # Errors
     /// When the pins cannot be examined.
     fn pins_not_enforcing(&self, paths: &EnforcementPaths) -> Result<Vec<String>, BoxError>;
+
+    /// What about this host would let an agent out.
+    ///
+    /// # Errors
+    /// When it cannot be examined at all.
+    fn doctor(&self, config: &Config) -> Result<Vec<Finding>, BoxError>;
 
     /// Removes grantd's pins under `bpffs`; answers the paths that were removed.
     ///
@@ -125,6 +132,7 @@ impl Invocation<'_> {
             Command::Config(ConfigCommand::Check { file }) => {
                 return check(&file.unwrap_or(config), json, ui);
             }
+            Command::Doctor => return doctor(&config, json, host, ui),
             Command::Audit(AuditCommand::Tail(args)) => {
                 audit::tail(&args, || paths().audit, json, ui)?;
             }
@@ -178,6 +186,25 @@ fn from_pins(missing: &[String], json: bool, ui: &mut Ui<'_>) -> Result<u8, CliE
         }
     }
     Ok(if enforcing { Exit::Ok } else { Exit::Negative }.code())
+}
+
+/// A note changes nothing about the answer: what it names is closed by other means.
+fn doctor(file: &Path, json: bool, host: &dyn Host, ui: &mut Ui<'_>) -> Result<u8, CliError> {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(faults) => {
+            writeln!(ui.err, "{faults}")?;
+            return Ok(Exit::Data.code());
+        }
+    };
+    let findings = host.doctor(&config).map_err(CliError::Examine)?;
+    if json {
+        ui.json(&findings)?;
+    } else {
+        show::findings(ui, &findings)?;
+    }
+    let healthy = findings.iter().all(|finding| finding.severity == Severity::Note);
+    Ok(if healthy { Exit::Ok } else { Exit::Negative }.code())
 }
 
 fn frozen(ui: &mut Ui<'_>, json: bool, frozen: bool) -> Result<(), CliError> {

@@ -5,6 +5,7 @@ use super::{
     ui::{Tone, Ui, duration, plain, utc},
 };
 use crate::ctl::{Counter, GrantView, Reloaded, Revoked, Status};
+use crate::doctor::{Finding, Severity};
 
 type Shown = Result<(), CliError>;
 
@@ -233,5 +234,29 @@ pub(super) fn reloaded(ui: &mut Ui<'_>, reloaded: &Reloaded) -> Shown {
     for key in &reloaded.needs_restart {
         writeln!(ui.out, "  {} takes effect only when grantd restarts", plain(key))?;
     }
+    Ok(())
+}
+
+pub(super) fn findings(ui: &mut Ui<'_>, findings: &[Finding]) -> Shown {
+    for finding in findings {
+        let (tone, word) = match finding.severity {
+            Severity::Fault => (Tone::Bad, "FAULT  "),
+            Severity::Warning => (Tone::Strong, "warning"),
+            Severity::Note => (Tone::Faint, "note   "),
+        };
+        let head = ui.paint(tone, word);
+        let threats = finding.threats.join(", ");
+        let about = if threats.is_empty() { String::new() } else { format!(" [{threats}]") };
+        writeln!(ui.out, "{head}  {}{about}", plain(&finding.found))?;
+        writeln!(ui.out, "         {}", plain(&finding.remedy))?;
+    }
+    let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+    writeln!(
+        ui.out,
+        "{} faults, {} warnings, {} notes",
+        count(Severity::Fault),
+        count(Severity::Warning),
+        count(Severity::Note)
+    )?;
     Ok(())
 }

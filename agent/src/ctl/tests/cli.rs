@@ -9,10 +9,12 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::support::*;
+use crate::config::Config;
 use crate::ctl::{
     Status,
     cli::{self, BoxError, EnforcementPaths, Host, Ui},
 };
+use crate::doctor::Finding;
 
 /// Pins as a test wants them: what is missing, or that they cannot be examined.
 struct Pins(Option<Vec<String>>);
@@ -20,6 +22,10 @@ struct Pins(Option<Vec<String>>);
 impl Host for Pins {
     fn pins_not_enforcing(&self, _: &EnforcementPaths) -> Result<Vec<String>, BoxError> {
         self.0.clone().ok_or_else(|| "cannot be examined".into())
+    }
+
+    fn doctor(&self, _: &Config) -> Result<Vec<Finding>, BoxError> {
+        Ok(Vec::new())
     }
 
     fn disarm(&self, bpffs: &Path) -> Result<Vec<PathBuf>, BoxError> {
