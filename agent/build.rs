@@ -13,7 +13,7 @@ const OBJECT_VARIABLE: &str = "GRANTD_BPF_OBJECT";
 /// The object that enforces.
 const ENFORCE: &str = "enforce";
 /// Those that are optional.
-const OTHERS: [&str; 1] = ["watch"];
+const OTHERS: [&str; 2] = ["guard", "watch"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");

@@ -2,6 +2,7 @@
 
 use crate::address::{Address, Endpoint, Port, Protocol};
 use crate::event::Event;
+use crate::guard::LocalPeer;
 use crate::moves::Move;
 use crate::tables::{
     ExactKey, ExactRule, GrantRef, GrantSlot, InboundKey, PortRange, PortSet, RangeKey, RangeRule,
@@ -53,6 +54,7 @@ abi! {
         kind @ 0, pid @ 4, from @ 8, to @ 12, cgroup @ 16, boot_ns @ 24, start_boot_ns @ 32, by_pid @ 40,
         by_uid @ 44, comm @ 48,
     };
+    LocalPeer: 16, align 8, { workload @ 0, device @ 4, inode @ 8 };
     Event: 208, align 8, {
         kind @ 0, hook @ 1, reason @ 2, padding @ 3, cpu @ 4, sequence @ 8, boot_ns @ 16, cookie @ 24,
         cgroup @ 32, pid @ 40, tid @ 44, uid @ 48, gid @ 52, workload @ 56, socket_workload @ 60,

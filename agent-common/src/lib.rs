@@ -11,6 +11,7 @@
 pub mod address;
 pub mod decide;
 pub mod event;
+pub mod guard;
 pub mod layout;
 pub mod life;
 pub mod moves;
@@ -22,6 +23,7 @@ pub mod tables;
 pub use address::{Address, Endpoint, Port, Protocol};
 pub use decide::{Match, Now, Query, Tables, Verdict, decide};
 pub use event::{Event, EventKind, Hook, Ring};
+pub use guard::LocalPeer;
 pub use layout::Abi;
 pub use moves::{Move, MoveKind, PathKey};
 pub use reason::Reason;
@@ -48,6 +50,8 @@ pub mod capacity {
     pub const PORTSETS: u32 = 16_384;
     /// Entries of `INBOUND`: ports at which workloads may be reached.
     pub const INBOUND: u32 = 8192;
+    /// Entries of `LOCAL_PEERS`: local sockets outside that workloads may talk to.
+    pub const LOCAL_PEERS: u32 = 4096;
     /// Sockets that a workload may hold where the config says nothing.
     pub const DEFAULT_MAX_SOCKETS: u64 = 65_536;
     /// Entries of `PATHS`: the slice and every workload.

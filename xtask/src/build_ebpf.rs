@@ -13,7 +13,7 @@ use crate::setup::{self, BpfToolchain};
 use crate::{command, workspace};
 
 /// The objects: the names of the binaries of agent-ebpf.
-const OBJECTS: [&str; 2] = ["enforce", "watch"];
+const OBJECTS: [&str; 3] = ["enforce", "guard", "watch"];
 /// Where agent/build.rs looks for them, below the root.
 const DIRECTORY: &str = "target/bpf";
 

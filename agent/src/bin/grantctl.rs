@@ -23,6 +23,7 @@ impl Host for ThisHost {
             bpffs: paths.bpffs.clone(),
             cgroup_root: paths.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
             slice: mount.join(&paths.slice),
+            guard: false,
         }))
     }
 

@@ -42,6 +42,22 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Tries what the guard refuses, for the daemon that starts it
+    #[command(hide = true)]
+    GuardProbe {
+        /// Only stands still, to be looked into
+        #[arg(long, exclusive = true)]
+        wait: bool,
+        /// The cgroup to try it from; - for none
+        #[arg(required_unless_present = "wait")]
+        cgroup: Option<PathBuf>,
+        /// A process to look into
+        #[arg(default_value_t = 0)]
+        target: u32,
+        /// The name of abstract sockets
+        #[arg(default_value = "")]
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,12 +74,31 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
-    let Command::Run { config, check } = cli.command;
-    if check {
-        return daemon::check(&config);
+    match cli.command {
+        Command::Run { config, check: true } => daemon::check(&config),
+        Command::Run { config, check: false } => {
+            log_to_stderr();
+            daemon::run(config)
+        }
+        Command::GuardProbe { wait: true, .. } => ended(wait()),
+        Command::GuardProbe { cgroup, target, name, .. } => {
+            let cgroup = cgroup.filter(|path| path.as_os_str() != "-");
+            ended(grantd::kernel::run_probe(cgroup.as_deref(), target, &name))
+        }
     }
-    log_to_stderr();
-    daemon::run(config)
+}
+
+/// A process that is not dumpable would be refused to everybody.
+fn wait() -> std::io::Result<()> {
+    prctl::set_dumpable(true)?;
+    grantd::kernel::wait_to_be_probed()
+}
+
+fn ended(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => fail(&error, Exit::Os),
+    }
 }
 
 /// Neither a core file nor `/proc/<pid>/mem` for others of the same user.
@@ -153,6 +188,7 @@ mod daemon {
             | runtime::Error::Listen { .. }
             | runtime::Error::Okta(_)
             | runtime::Error::System { .. } => Exit::Os,
+            runtime::Error::Guard { .. } => Exit::Unavailable,
             runtime::Error::Ended { .. } => Exit::Internal,
         }
     }

@@ -134,7 +134,7 @@ pub(super) fn read_time(root: &mut Section<'_>) -> Option<Unsynchronised> {
 /// Sections that the design has and this release does not: refused, because a reader of the file would
 /// take them for being in effect.
 pub(super) fn refuse_later(root: &mut Section<'_>) {
-    for key in ["dns", "metrics", "learn", "guard"] {
+    for key in ["dns", "metrics", "learn"] {
         root.refuse(key, "arrives with a later release and would have no effect", "remove it");
     }
 }

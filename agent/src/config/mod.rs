@@ -11,6 +11,7 @@ mod daemon;
 mod enforcement;
 mod fault;
 mod file;
+mod guard;
 mod listen;
 mod okta;
 mod reader;
@@ -34,6 +35,7 @@ pub use daemon::{AuditConfig, PathsConfig, Unsynchronised};
 pub use enforcement::{CgroupPath, EnforcementConfig, MAX_LEVELS_BELOW_SLICE};
 pub use fault::{ConfigFaults, Fault};
 pub use file::{FileError, FileFacts, Untrusted, read_secret, read_trusted};
+pub use guard::GuardMode;
 pub use listen::Listen;
 pub use okta::OktaConfig;
 pub use workload::{LaunchConfig, WorkloadConfig};
@@ -64,6 +66,8 @@ pub struct Config {
     pub control_plane: ControlPlaneConfig,
     /// What is confined, and where the kernel side lives.
     pub enforcement: EnforcementConfig,
+    /// What is done about BPF LSM.
+    pub guard: GuardMode,
     /// Where each workload's processes are found, in the order of the file.
     pub workloads: Vec<WorkloadConfig>,
     /// The audit spool.
@@ -170,6 +174,7 @@ fn read<'d>(
             })
         });
     let enforcement = enforcement::read(&mut root);
+    let guard = guard::read(&mut root);
     let workloads = workload::read(&mut root, enforcement.as_ref());
     let names = workloads
         .as_ref()
@@ -203,6 +208,7 @@ fn read<'d>(
         okta,
         control_plane,
         enforcement: enforcement?,
+        guard: guard?,
         workloads,
         audit: audit?,
         paths: paths?,

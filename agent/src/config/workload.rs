@@ -41,6 +41,10 @@ pub struct WorkloadConfig {
     pub listen: Vec<Listen>,
     /// How many IP sockets it may hold at once.
     pub max_sockets: u64,
+    /// Local sockets outside the workload that it may talk to, where the guard is in effect.
+    pub unix_sockets: Vec<PathBuf>,
+    /// Whether it may make user namespaces, where the guard is in effect.
+    pub user_namespaces: bool,
 }
 
 /// How `grantctl run` starts a workload's commands.
@@ -114,6 +118,9 @@ fn workload(
         .map_or(Some(capacity::DEFAULT_MAX_SOCKETS), |value| value.integer(1..=HARD_MAX_SOCKETS));
     let hide = paths(section, "hide");
     let unhide = paths(section, "unhide");
+    let unix_sockets = paths(section, "unix_sockets");
+    let user_namespaces =
+        section.optional("user_namespaces").map_or(Some(false), |value| value.boolean());
     let name = name?;
     let config = WorkloadConfig {
         name: name.clone(),
@@ -121,6 +128,8 @@ fn workload(
         launch: LaunchConfig { user: user?, hide: hide?, unhide: unhide? },
         listen: listen?,
         max_sockets: max_sockets?,
+        unix_sockets: unix_sockets?,
+        user_namespaces: user_namespaces?,
     };
     let policy = WorkloadPolicy {
         name,

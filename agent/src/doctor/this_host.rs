@@ -19,6 +19,7 @@ pub fn examine_this_host(config: &Config) -> Result<Vec<Finding>, kernel::Error>
         bpffs: config.enforcement.bpffs.clone(),
         cgroup_root: config.enforcement.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
         slice: mount.join(config.enforcement.slice.as_path()),
+        guard: false,
     };
     let root = geteuid().is_root();
     let workloads = config.workloads.iter().map(|workload| WorkloadSubject {

@@ -8,6 +8,7 @@ mod cut;
 mod directory;
 mod end;
 mod grant;
+mod guard;
 mod moves;
 mod restore;
 mod revoke;
@@ -31,7 +32,7 @@ pub use restore::{Start, StartError};
 use crate::clock::{BootTimer, Clock, StepWatch};
 use crate::compile::{Compiler, LetIn};
 use crate::config::LaunchConfig;
-use crate::kernel::{HookCoverage, Kernel};
+use crate::kernel::{HookCoverage, Kernel, Unresolved};
 use crate::ledger::Ledger;
 use command::Command;
 use workloads::Workload;
@@ -76,6 +77,10 @@ pub struct WorkloadSettings {
     pub callers: Vec<LetIn>,
     /// How many sockets it may hold.
     pub max_sockets: u64,
+    /// Local sockets outside that it may talk to.
+    pub unix_sockets: Vec<PathBuf>,
+    /// Whether it may make user namespaces.
+    pub user_namespaces: bool,
 }
 
 /// The owner of all enforcement state.
@@ -102,6 +107,8 @@ pub struct Enforcer {
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.
     slice_trouble: Option<String>,
+    /// Why local sockets of the config are not open just now.
+    closed_sockets: Vec<Unresolved>,
     since_unix_ms: u64,
     /// See [`EnforcerHandle::epoch`].
     epoch: Arc<AtomicU64>,

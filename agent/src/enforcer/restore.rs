@@ -74,6 +74,7 @@ impl Enforcer {
             accepted: HashMap::new(),
             trouble: None,
             slice_trouble: None,
+            closed_sockets: Vec::new(),
             ledger_trouble: None,
             coverage: Vec::new(),
             cutting: Default::default(),
@@ -87,6 +88,7 @@ impl Enforcer {
         enforcer.tell_opened(opened);
         enforcer.bring_together(keys)?;
         enforcer.coverage = enforcer.kernel.coverage();
+        enforcer.follow_guard();
         Ok(enforcer)
     }
 

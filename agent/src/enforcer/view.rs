@@ -23,6 +23,7 @@ impl Enforcer {
         coverage::judge(&Facts {
             hooks: hooks.iter().map(|c| (c.hook.to_owned(), c.attached)).collect(),
             watch: self.kernel.watch_state().is_whole(),
+            guard: self.kernel.guard_state().in_effect().map(str::to_owned).collect(),
             cut: true,
             ..Facts::default()
         })

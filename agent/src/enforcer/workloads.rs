@@ -37,7 +37,7 @@ impl Enforcer {
         let mut numbered = std::collections::HashMap::new();
         let mut rules = HostRules::default();
         for settings in self.settings.workloads.clone() {
-            let WorkloadSettings { name, path, launch, callers, max_sockets } = settings;
+            let WorkloadSettings { name, path, launch, callers, max_sockets, .. } = settings;
             let id = WorkloadId(self.ledger.workload_id(&name)?);
             let cgroup =
                 self.workloads.get(&name).filter(|w| w.path == path).and_then(|w| w.cgroup);
@@ -59,6 +59,7 @@ impl Enforcer {
                 tracing::warn!(workload = %name, error = chain(&error), "cannot follow the workload's cgroup");
             }
         }
+        self.follow_guard();
         self.retry_trouble();
         self.flush_ledger();
     }

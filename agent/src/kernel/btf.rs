@@ -57,6 +57,11 @@ impl Types {
 
     /// Offset in bytes of a member of a structure, wherever in it unnamed ones it stands.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        self.bit(structure, member).map(|bit| bit / 8)
+    }
+
+    /// The same in bits, for a member that is one.
+    pub(super) fn bit(&self, structure: &str, member: &str) -> Option<u32> {
         self.at.iter().skip(1).copied().find_map(|at| {
             if self.kind(at)? != STRUCT || self.name(at)? != structure.as_bytes() {
                 return None;
@@ -75,7 +80,7 @@ impl Types {
             let bits = if bit_fields { bits & 0x00ff_ffff } else { bits };
             let name = self.name(member)?;
             if name == wanted {
-                return Some(bits / 8);
+                return Some(bits);
             }
             if !name.is_empty() || depth >= DEEPEST {
                 return None;
@@ -83,7 +88,7 @@ impl Types {
             let inner = *self.at.get(index(of)?)?;
             matches!(self.kind(inner)?, STRUCT | UNION)
                 .then(|| self.offset_in(inner, wanted, depth + 1))?
-                .and_then(|offset| offset.checked_add(bits / 8))
+                .and_then(|within| within.checked_add(bits))
         })
     }
 

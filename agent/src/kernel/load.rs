@@ -185,8 +185,10 @@ pub(super) fn check_shape_at(
 pub fn disarm(bpffs: &Path) -> Result<Vec<PathBuf>, Error> {
     let pins = Pins::open(bpffs);
     let mut removed = pins.others.remove()?;
-    let links = super::attach::HOOKS.iter().map(|h| h.name).chain(super::watch::TRACEPOINTS);
-    let maps = SHAPES.iter().chain(&super::watch::SHAPES).map(|(name, ..)| pins.map(name));
+    let links = super::attach::HOOKS.iter().map(|h| h.name);
+    let links = links.chain(super::watch::TRACEPOINTS).chain(super::guard::links());
+    let maps = SHAPES.iter().chain(&super::watch::SHAPES).chain(&super::guard::SHAPES);
+    let maps = maps.map(|(name, ..)| pins.map(name));
     for path in links.map(|name| pins.link(name)).chain(maps) {
         match fs::remove_file(&path) {
             Ok(()) => removed.push(path),

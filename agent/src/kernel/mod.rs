@@ -9,6 +9,7 @@ mod attach;
 mod btf;
 mod diag;
 mod error;
+mod guard;
 mod host;
 pub mod launch;
 mod load;
@@ -20,11 +21,12 @@ mod ring;
 mod sys;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use attach::HookCoverage;
 pub use diag::{Destroyed, Diag, DiagSocket, Namespace, NamespaceId, Which, tasks_below};
 pub use error::Error;
+pub use guard::{Form, GuardHook, GuardState, Unresolved, run_probe, wait_to_be_probed};
 pub use host::{Cgroup, cgroup_of, cgroup2_mount, invocation_id};
 pub use load::disarm;
 pub use maps::Contents;
@@ -44,6 +46,8 @@ pub struct Setup {
     pub cgroup_root: PathBuf,
     /// The enforced slice's directory, somewhere below `cgroup_root`.
     pub slice: PathBuf,
+    /// Whether the guard is wanted.
+    pub guard: bool,
 }
 
 /// Tries whether this kernel takes the programs, and changes nothing: nothing is attached or pinned.
@@ -78,6 +82,7 @@ pub struct Kernel {
     setup: Setup,
     programs: attach::Programs,
     maps: maps::Maps,
+    guard: guard::Guard,
     watch: watch::Watch,
     slice: Cgroup,
     adopted: bool,
@@ -111,8 +116,20 @@ impl Kernel {
         }
         let (programs, to_take_over) = (loaded.programs, !pins.others.is_empty());
         let watch = watch::Watch::start(&pins, level);
-        let mut kernel =
-            Self { setup: setup.clone(), programs, maps, watch, slice, adopted, to_take_over };
+        let guard = match setup.guard {
+            true => guard::Guard::load(&pins, level),
+            false => guard::Guard::off(&pins)?,
+        };
+        let mut kernel = Self {
+            setup: setup.clone(),
+            programs,
+            maps,
+            guard,
+            watch,
+            slice,
+            adopted,
+            to_take_over,
+        };
         if !to_take_over {
             kernel.attach(&pins)?;
         }
@@ -136,7 +153,55 @@ impl Kernel {
 
     fn attach(&mut self, pins: &load::Pins) -> Result<(), Error> {
         self.programs.attach(pins, &self.setup.cgroup_root, &self.slice)?;
-        self.maps.apply(&[Op::slice_attached(self.slice.id)])
+        self.maps.apply(&[Op::slice_attached(self.slice.id)])?;
+        self.guard.attach(pins, &self.slice);
+        self.prove_guard();
+        Ok(())
+    }
+
+    /// Tries whether the guard refuses what it should, with processes of its own, and returns what of it is
+    /// in effect. Takes some tens of milliseconds.
+    pub fn prove_guard(&mut self) -> &GuardState {
+        // The second time for hooks that were attached in another form after the first.
+        for _ in 0..2 {
+            if !self.guard.is_attached() || !self.prove_once() {
+                break;
+            }
+        }
+        self.guard.state()
+    }
+
+    fn prove_once(&mut self) -> bool {
+        let pins = load::Pins::open(&self.setup.bpffs);
+        let proof = guard::Place::make(&self.slice.path).and_then(|place| {
+            // As a workload that nothing is recorded of.
+            let entry = WorkloadEntry { workload: WorkloadId::CANARY, flags: 0 };
+            self.maps.apply(&[Op::PutWorkload { cgroup: place.id(), entry }])?;
+            let proof = guard::prove(&place);
+            self.maps.apply(&[Op::DeleteWorkload { cgroup: place.id() }])?;
+            Ok(proof)
+        });
+        let proof = proof.unwrap_or_else(|error| guard::Proof::untried(&error));
+        self.guard.seen(&pins, &self.slice, &proof)
+    }
+
+    /// What of the guard is in effect, as of the last proof.
+    #[must_use]
+    pub const fn guard_state(&self) -> &GuardState {
+        self.guard.state()
+    }
+
+    /// Opens these local sockets outside to these workloads, and gives them these bits of
+    /// `grantd_common::guard::rule`; others have none. Returns the sockets that are not there.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub fn set_guard_rules(
+        &mut self,
+        sockets: &[(WorkloadId, &Path)],
+        rules: &[(WorkloadId, u32)],
+    ) -> Result<Vec<Unresolved>, Error> {
+        self.guard.follow(sockets, rules)
     }
 
     /// Whether pins of an earlier daemon were adopted.
@@ -282,6 +347,8 @@ impl Kernel {
         let old = Op::DeleteWorkload { cgroup: self.slice.id };
         self.maps.apply(&[Op::slice_attached(now.id), old])?;
         self.slice = now;
+        self.guard.attach(&pins, &self.slice);
+        self.prove_guard();
         Ok(true)
     }
 }

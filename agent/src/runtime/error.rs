@@ -31,6 +31,14 @@ pub enum Error {
     /// The kernel side.
     #[error("the kernel side")]
     Kernel(#[from] kernel::Error),
+    /// The config requires the guard, and the kernel does not have all of it.
+    #[error(
+        "[guard] mode is \"required\", and this kernel does not give it whole: {missing}. Boot a kernel with CONFIG_BPF_LSM and bpf in its lsm= list, or set the mode to \"auto\""
+    )]
+    Guard {
+        /// What is missing, each with why.
+        missing: String,
+    },
     /// The audit spool.
     #[error("the audit spool")]
     Audit(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -21,7 +21,7 @@ use super::parts::{CONTROL, DENIALS, ENFORCER, Ended, FLOWS, LISTENER, Parts};
 use crate::admission::PushAdmission;
 use crate::clock::{Clock, SystemClock};
 use crate::compile::LetIn;
-use crate::config::{Config, Listen, Unsynchronised};
+use crate::config::{Config, GuardMode, Listen, Unsynchronised};
 use crate::coverage::State;
 use crate::ctl;
 use crate::enforcer::{
@@ -58,6 +58,7 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         clock: Arc::clone(&clock),
         recorder: recorder.clone(),
     })?;
+    tell_guard(&config, &mut enforcer)?;
     let (adopted, restored) = (enforcer.adopted(), enforcer.live_grants());
     tell_started(&config, &enforcer, &recorder, clock.as_ref());
 
@@ -250,6 +251,22 @@ fn tell_started(config: &Config, enforcer: &Enforcer, recorder: &Recorder, clock
     recorder.record(Event::Lifecycle(event), clock.now().unix_ms());
 }
 
+/// Says what of the guard is missing; a config that requires it is refused then.
+fn tell_guard(config: &Config, enforcer: &mut Enforcer) -> Result<(), Error> {
+    let state = enforcer.kernel().guard_state();
+    let missing = state.missing();
+    if config.guard == GuardMode::Required && !missing.is_empty() {
+        return Err(Error::Guard { missing: missing.join("; ") });
+    }
+    let hooks: Vec<&str> = state.in_effect().collect();
+    if missing.is_empty() {
+        tracing::info!(hooks = hooks.len(), "the guard is in effect");
+    } else {
+        tracing::warn!(hooks = hooks.len(), "of the guard is missing: {}", missing.join("; "));
+    }
+    Ok(())
+}
+
 /// Where the kernel side of this config lies.
 pub(super) fn setup(config: &Config) -> Result<Setup, Error> {
     let mount = kernel::cgroup2_mount()?;
@@ -257,6 +274,7 @@ pub(super) fn setup(config: &Config) -> Result<Setup, Error> {
         bpffs: config.enforcement.bpffs.clone(),
         cgroup_root: config.enforcement.cgroup_root.clone().unwrap_or_else(|| mount.clone()),
         slice: mount.join(config.enforcement.slice.as_path()),
+        guard: config.guard != GuardMode::Off,
     })
 }
 
@@ -274,6 +292,8 @@ pub(super) fn settings(config: &Config, boot_id: &str) -> Result<Settings, Error
                 launch: w.launch.clone(),
                 callers: w.listen.iter().flat_map(callers).collect(),
                 max_sockets: w.max_sockets,
+                unix_sockets: w.unix_sockets.clone(),
+                user_namespaces: w.user_namespaces,
             })
             .collect(),
         cgroup_mount: mount,

@@ -8,7 +8,7 @@ use grantd_grant::policy::{ApprovalRule, Deny, SubjectPattern};
 use grantd_grant::{Destination, HostPattern, PortRange, Protocol};
 
 use super::*;
-use crate::config::{CgroupPath, Unsynchronised};
+use crate::config::{CgroupPath, GuardMode, Unsynchronised};
 
 fn good() -> Config {
     match parse(GOOD) {
@@ -169,4 +169,17 @@ fn the_sample_that_is_installed_is_a_good_file() {
 fn an_address_of_the_listener_may_be_ipv6() {
     let config = parse(&changed("0.0.0.0:7443", "[::1]:7443")).expect("good");
     assert_eq!(config.control_plane.listen.ip(), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
+}
+
+#[test]
+fn the_guard_is_used_where_it_can_be_and_opens_only_what_is_named() {
+    assert_eq!(good().guard, GuardMode::Auto);
+    assert!(good().workloads[0].unix_sockets.is_empty() && !good().workloads[0].user_namespaces);
+    let text = format!("{GOOD}\n[guard]\nmode = \"required\"\n");
+    assert_eq!(parse(&text).expect("good").guard, GuardMode::Required);
+    assert!(parse(&format!("{GOOD}\n[guard]\nmode = \"on\"\n")).is_err());
+    let text = with("[[workload]]", "unix_sockets = [\"/run/a.sock\"]\nuser_namespaces = true");
+    let workload = parse(&text).expect("no faults").workloads.remove(0);
+    assert_eq!(workload.unix_sockets, [Path::new("/run/a.sock")]);
+    assert!(workload.user_namespaces);
 }
