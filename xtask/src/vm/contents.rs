@@ -19,13 +19,14 @@ const OWN: [&str; 4] = ["grantd", "grantctl", "probe", "demo"];
 
 /// Programs of this machine that tests start, each with the directories that it needs; one that is not here
 /// is not there, and a test that needs it says so. What is not listed comes from busybox.
-const PROGRAMS: [(&str, &[&str]); 14] = [
+const PROGRAMS: [(&str, &[&str]); 15] = [
     ("ip", &[]),
     ("unshare", &[]),
     ("setpriv", &[]),
     ("nsenter", &[]),
     ("mount", &[]),
     ("umount", &[]),
+    ("grep", &[]),
     ("git", &["/usr/lib/git-core", "/usr/share/git-core/templates"]),
     ("curl", &[]),
     ("ssh", &[]),

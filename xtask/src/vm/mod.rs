@@ -29,9 +29,10 @@ pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
 const MACHINES: usize = 4;
 /// What a machine has of memory.
 const MEMORY: &str = "2G";
-/// Seconds that booting may take, and each test, on a loaded machine.
+/// Seconds that booting may take on a loaded machine, each test as a rule, and the longest one beyond that.
 const BOOT: usize = 240;
 const EACH_TEST: usize = 120;
+const LONGEST_TEST: usize = 480;
 /// Lines of a kernel's log that are shown when its machine fails.
 const TAIL: usize = 40;
 
@@ -98,7 +99,7 @@ fn run_on(
     let initramfs = contents::write(&contents, &directory)?;
     let heard = thread::scope(|scope| {
         let boot = |number| {
-            let limit = BOOT + EACH_TEST * tests.div_ceil(machines);
+            let limit = BOOT + LONGEST_TEST * selected.len() + EACH_TEST * tests.div_ceil(machines);
             let log = directory.join(format!("kernel-{series}-{number}.log"));
             let label = format!("{series}/{number}");
             let boot = Boot { machine, kernel, initramfs: &initramfs, log, number, limit };
@@ -126,7 +127,8 @@ fn list(selected: &[Selected], number: usize, machines: usize) -> String {
         }
         if !mine.is_empty() {
             // Names of programs and tests are words.
-            let (name, file, limit) = (&program.name, &program.file, EACH_TEST * mine.len());
+            let (name, file, limit) =
+                (&program.name, &program.file, LONGEST_TEST + EACH_TEST * mine.len());
             list.push_str(&format!(
                 "run {name} {limit} ./{file} --test-threads 1 --exact {}\n",
                 mine.join(" ")
@@ -238,10 +240,10 @@ mod tests {
         let selected = [program("a", &["a1", "a2", "a3"]), program("b", &["b1"])];
         let first = list(&selected, 0, 2);
         let second = list(&selected, 1, 2);
-        assert_eq!(first, "run e2e/a 240 ./a --test-threads 1 --exact a1 a3\n");
+        assert_eq!(first, "run e2e/a 720 ./a --test-threads 1 --exact a1 a3\n");
         assert_eq!(
             second,
-            "run e2e/a 120 ./a --test-threads 1 --exact a2\nrun e2e/b 120 ./b --test-threads 1 --exact b1\n"
+            "run e2e/a 600 ./a --test-threads 1 --exact a2\nrun e2e/b 600 ./b --test-threads 1 --exact b1\n"
         );
     }
 }
