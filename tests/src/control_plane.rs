@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::ca::Identity;
 use crate::clock::{now, since};
 use crate::grants::{Draft, Letterhead, Signed};
+use crate::machine;
 use crate::netns::{Netns, NsRuntime};
 use crate::okta::AccessToken;
 
@@ -78,7 +79,7 @@ impl Pusher {
         let root = reqwest::Certificate::from_pem(ca.as_bytes())?;
         let mut builder = reqwest::Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(machine::patience(PATIENCE))
             .tls_certs_only([root])
             .tls_version_min(reqwest::tls::Version::TLS_1_3);
         if let Some(identity) = identity {

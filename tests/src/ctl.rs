@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::machine;
+
 /// Longer than any honest answer takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -18,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn ask(socket: &Path, request: &Value) -> Result<Value> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(machine::patience(PATIENCE)))?;
     let mut line = json!({"v": 1, "request": request}).to_string();
     line.push('\n');
     stream.write_all(line.as_bytes()).context("writing to the control socket")?;

@@ -69,7 +69,7 @@ pub(super) struct Contents<'a> {
 
 /// Writes the first root file system of a machine into `directory`, and says where it is.
 pub(super) fn write(contents: &Contents<'_>, directory: &Path) -> Result<PathBuf> {
-    let path = directory.join("initramfs.cpio");
+    let path = directory.join(format!("initramfs-{}.cpio", contents.kernel.series));
     let mut archive = Archive::create(&path)?;
     for mount_point in MOUNT_POINTS {
         archive.directory(mount_point)?;
