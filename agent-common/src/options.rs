@@ -53,6 +53,7 @@ mod tests {
             ("SO_MARK", SOCKET, 36),
             ("SO_BINDTODEVICE", SOCKET, 25),
             ("SO_TXTIME", SOCKET, 61),
+            ("SO_MAX_PACING_RATE", SOCKET, 47),
             ("TCP_REPAIR", TCP, 19),
             ("UDP_ENCAP", UDP, 100),
         ] {

@@ -13,6 +13,8 @@ mod ends;
 #[cfg(target_arch = "bpf")]
 mod identity;
 #[cfg(target_arch = "bpf")]
+mod list;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
@@ -38,7 +40,7 @@ mod programs {
     use grantd_common::Hook;
     use grantd_common::packet::Direction;
 
-    use crate::{ends, packet, socket};
+    use crate::{ends, list, packet, socket};
 
     #[cgroup_sock(sock_create)]
     fn sock_create(ctx: SockContext) -> i32 {
@@ -88,6 +90,13 @@ mod programs {
     #[cgroup_skb(ingress)]
     fn ingress(ctx: SkBuffContext) -> i32 {
         packet::check(&ctx, Direction::Ingress)
+    }
+
+    /// Not attached: run by whoever reads it.
+    #[unsafe(no_mangle)]
+    #[unsafe(link_section = "iter/bpf_sk_storage_map")]
+    fn datagrams(element: *const list::Element) -> i32 {
+        list::datagram(element)
     }
 }
 

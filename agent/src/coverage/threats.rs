@@ -189,11 +189,7 @@ pub(super) const ALL: &[Row] = &[
             "packets stop at once; sockets cannot be destroyed on this kernel",
         ),
     ),
-    row(
-        "F2",
-        "queued bytes leave later",
-        AsFar(PACKETS, Partly, "a queueing discipline may hold a checked packet up to its horizon"),
-    ),
+    row("F2", "queued bytes leave later", Hooks(&["egress", "ingress", "setsockopt"])),
     row("F3", "the daemon is killed", Hooks(EVERY)),
     row(
         "F4",

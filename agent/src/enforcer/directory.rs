@@ -1,11 +1,15 @@
 //! Which grant a slot was and which workload a number is: written by the enforcer alone, read by
 //! whoever turns kernel events into audit records.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use grantd_audit::event::{Grant, Workload};
 use grantd_common::{GrantRef, WorkloadId};
+
+/// Datagram sockets that were cut and are still open, of which so many are remembered: more than a
+/// workload may have unless its config says so.
+const MOST_CUT: usize = 131_072;
 
 /// See the module. A slot's entry stays until the slot is used again, so that events that come in
 /// after a grant's end still name it; there are never more entries than slots.
@@ -13,6 +17,8 @@ use grantd_common::{GrantRef, WorkloadId};
 pub struct Directory {
     grants: RwLock<HashMap<u32, (u32, Arc<Grant>)>>,
     workloads: RwLock<HashMap<WorkloadId, Arc<Workload>>>,
+    /// Cookies of datagram sockets whose end is on record, each with when it was allowed.
+    cut: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 impl Directory {
@@ -30,6 +36,23 @@ impl Directory {
     #[must_use]
     pub fn workload(&self, id: WorkloadId) -> Option<Arc<Workload>> {
         self.workloads.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Whether the end of a datagram socket, allowed at this time, is on record already: the kernel reports
+    /// it again when the process closes it. Forgets it.
+    #[must_use]
+    pub fn end_is_on_record(&self, cookie: u64, allowed_boot_ns: u64) -> bool {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.remove(&(cookie, allowed_boot_ns))
+    }
+
+    pub(super) fn put_end(&self, cookie: u64, allowed_boot_ns: u64) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.insert((cookie, allowed_boot_ns));
+        if cut.len() > MOST_CUT {
+            // The oldest socket. Should it still be open, its end will be on record twice.
+            cut.pop_first();
+        }
     }
 
     pub(super) fn put_grant(&self, of: GrantRef, grant: Arc<Grant>) {

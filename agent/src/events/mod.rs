@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use grantd_audit::Recorder;
 use grantd_audit::event::{Event as AuditEvent, Finding, FindingKind, Loss, LossSource};
-use grantd_common::Ring;
+use grantd_common::{EventKind, Ring};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -146,6 +146,10 @@ impl Pump {
                 }
             };
             account.took(event.cpu, event.sequence);
+            let ended = matches!(kind, EventKind::Closed | EventKind::Reset);
+            if ended && directory.end_is_on_record(event.cookie, event.opened_boot_ns) {
+                return;
+            }
             let (audit, at_ms) =
                 record::record(&event, (kind, hook, reason), directory, processes, now);
             recorder.record(audit, at_ms);

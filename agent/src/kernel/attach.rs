@@ -4,12 +4,12 @@ use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, CgroupSockopt,
-    Program, ProgramError, SockOps,
+    Iter, Program, ProgramError, SockOps,
 };
+use aya::{Btf, Ebpf};
 
 use super::error::Error;
 use super::host::{Cgroup, open_cgroup};
@@ -56,6 +56,9 @@ pub struct HookCoverage {
     pub detail: String,
 }
 
+/// The iterator that lists datagram sockets.
+const DATAGRAMS: &str = "datagrams";
+
 /// The loaded programs.
 pub(super) struct Programs {
     object: Ebpf,
@@ -72,7 +75,21 @@ impl Programs {
             let loaded = program.load();
             loaded.map_err(|e| Error::loading(format!("load the {} program", hook.name), e))?;
         }
+        let failed = |e| Error::loading(format!("load the {DATAGRAMS} program"), e);
+        let btf = Btf::from_sys_fs().map_err(|e| failed(e.into()))?;
+        let program = object.program_mut(DATAGRAMS).map(<&mut Iter>::try_from);
+        let abi = Error::ObjectAbi { expected: grantd_common::ABI_VERSION };
+        let Some(Ok(iterator)) = program else { return Err(abi) };
+        iterator.load("bpf_sk_storage_map", &btf).map_err(failed)?;
         Ok(Self { object })
+    }
+
+    /// The iterator that lists datagram sockets.
+    pub(super) fn datagrams(&self) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.object.program(DATAGRAMS).map(<&Iter>::try_from);
+        let fd = program.and_then(Result::ok).and_then(|program| program.fd().ok());
+        let abi = Error::ObjectAbi { expected: grantd_common::ABI_VERSION };
+        fd.map(|fd| fd.as_fd()).ok_or(abi)
     }
 
     /// Attaches every hook where it belongs. A pinned link that is there already gets the new program

@@ -6,9 +6,11 @@
 mod message;
 mod namespace;
 
-use std::io;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use grantd_common::{Protocol, SocketState};
 
@@ -16,7 +18,7 @@ use self::message::{Answer, Filter, SocketId};
 pub use self::namespace::{Namespace, NamespaceId, tasks_below};
 use super::error::Error;
 use super::load::Pins;
-use super::sys;
+use super::{pod, sys};
 
 /// Sockets that are ended by one message to the kernel.
 const AT_ONCE: usize = 256;
@@ -80,17 +82,24 @@ pub struct Destroyed {
 /// Lists and ends sockets.
 pub struct Diag {
     storage: OwnedFd,
+    /// What is stored about datagram sockets, by cookie, of the moment when this was opened: the kernel
+    /// lists it apart from them.
+    datagrams: HashMap<u64, SocketState>,
 }
 
 impl Diag {
-    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+    pub(super) fn open(pins: &Pins, datagrams: BorrowedFd<'_>) -> Result<Self, Error> {
         let path = pins.map("SOCKETS");
         let storage = sys::open_pin(&path).map_err(|source| Error::Pin {
             operation: "open",
             path,
             source,
         })?;
-        Ok(Self { storage })
+        let datagrams =
+            sys::iterate(datagrams, storage.as_fd()).and_then(states_of_datagrams).map_err(
+                |source| Error::Diag { operation: "list what datagram sockets rest on", source },
+            )?;
+        Ok(Self { storage, datagrams })
     }
 
     /// Hands each socket of a namespace to `take`.
@@ -108,7 +117,12 @@ impl Diag {
             let states = states(which, protocol);
             for family in [libc::AF_INET, libc::AF_INET6] {
                 let filter = Filter { family, protocol, states, storage: self.storage.as_raw_fd() };
-                list(namespace, &filter, &mut take).map_err(failed)?;
+                let taken = |socket: DiagSocket| {
+                    let state =
+                        socket.state.or_else(|| self.datagrams.get(&socket.cookie).copied());
+                    take(DiagSocket { state, ..socket });
+                };
+                list(namespace, &filter, taken).map_err(failed)?;
             }
         }
         Ok(())
@@ -135,6 +149,18 @@ impl Diag {
     }
 }
 
+/// What the iterator writes: a cookie and a state for each.
+fn states_of_datagrams(mut written: File) -> io::Result<HashMap<u64, SocketState>> {
+    const ONE: usize = size_of::<u64>() + size_of::<SocketState>();
+    let mut bytes = Vec::new();
+    written.read_to_end(&mut bytes)?;
+    let one = |bytes: &[u8]| {
+        let (cookie, state) = bytes.split_first_chunk()?;
+        Some((u64::from_ne_bytes(*cookie), pod::read(state)?))
+    };
+    Ok(bytes.chunks_exact(ONE).filter_map(one).collect())
+}
+
 const fn states(which: Which, protocol: Protocol) -> u32 {
     let none_left = 1 << TIME_WAIT | 1 << NEW_SYN_RECV;
     match which {
@@ -147,7 +173,7 @@ const fn states(which: Which, protocol: Protocol) -> u32 {
 fn list(
     namespace: &Namespace,
     filter: &Filter,
-    take: &mut impl FnMut(DiagSocket),
+    mut take: impl FnMut(DiagSocket),
 ) -> io::Result<()> {
     let sequence = namespace.next_sequence(1);
     namespace.send(&message::list(sequence, filter))?;

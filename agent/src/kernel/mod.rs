@@ -287,9 +287,9 @@ impl Kernel {
     /// Lists and ends sockets, with what the programs stored about them.
     ///
     /// # Errors
-    /// The pinned map cannot be opened.
+    /// The pinned map cannot be opened or read.
     pub fn diag(&self) -> Result<Diag, Error> {
-        Diag::open(&load::Pins::open(&self.setup.bpffs))
+        Diag::open(&load::Pins::open(&self.setup.bpffs), self.programs.datagrams()?)
     }
 
     /// Which hooks are attached where they should be, read from the kernel now.

@@ -1,9 +1,10 @@
 //! System calls that neither aya nor nix offers.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::mem::{size_of, size_of_val, zeroed};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -14,8 +15,11 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_ITER_CREATE: libc::c_int = 33;
 /// `BPF_CGROUP_SETSOCKOPT` of `enum bpf_attach_type`.
 const CGROUP_SETSOCKOPT: u32 = 22;
+/// `BPF_TRACE_ITER`.
+const TRACE_ITER: u32 = 28;
 
 /// `union bpf_attr`, the member for `BPF_OBJ_GET` and `BPF_OBJ_PIN`.
 #[repr(C)]
@@ -40,6 +44,23 @@ struct LinkCreate {
     prog_fd: u32,
     target_fd: u32,
     attach_type: u32,
+    flags: u32,
+}
+
+/// The same for an iterator over a map: `iter_info` points to a `union bpf_iter_link_info`, of which the
+/// map's descriptor is the first word.
+#[repr(C)]
+struct IterLinkCreate {
+    base: LinkCreate,
+    iter_info: u64,
+    iter_info_len: u32,
+    padding: u32,
+}
+
+/// `union bpf_attr`, the member for `BPF_ITER_CREATE`.
+#[repr(C)]
+struct IterCreate {
+    link_fd: u32,
     flags: u32,
 }
 
@@ -79,6 +100,24 @@ pub(super) fn link_setsockopt(
     let fd = bpf(BPF_LINK_CREATE, &mut attribute)?;
     // SAFETY: a fresh descriptor that the kernel just gave to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs an iterator program over every element of a map; what it writes is read from the file.
+pub(super) fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+    // The union is as large as its largest member, and the kernel checks that the rest is zero.
+    let info: [u32; 4] = [number(map)?, 0, 0, 0];
+    let base =
+        LinkCreate { prog_fd: number(program)?, target_fd: 0, attach_type: TRACE_ITER, flags: 0 };
+    let iter_info_len = u32::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    let mut attribute =
+        IterLinkCreate { base, iter_info: info.as_ptr() as u64, iter_info_len, padding: 0 };
+    let link = bpf(BPF_LINK_CREATE, &mut attribute)?;
+    // SAFETY: a fresh descriptor that the kernel just gave to us alone.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let mut attribute = IterCreate { link_fd: number(link.as_fd())?, flags: 0 };
+    let file = bpf(BPF_ITER_CREATE, &mut attribute)?;
+    // SAFETY: as above.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(file) }))
 }
 
 /// Pins an object under a path that is free.

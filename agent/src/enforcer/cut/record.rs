@@ -16,6 +16,7 @@ impl Enforcer {
         if socket.protocol != Protocol::UDP {
             return;
         }
+        self.directory.put_end(socket.cookie, state.allowed_boot_ns);
         let now = self.clock.now();
         let [bytes_out, bytes_in, packets_out, packets_in] = state.counters;
         let connection = Connection {
@@ -43,7 +44,11 @@ fn direction(remote: &SocketAddr) -> Direction {
 
 /// As in the kernel's own records.
 const fn cause(reason: Reason) -> &'static str {
-    if matches!(reason, Reason::Ended) { "revoked" } else { reason.as_str() }
+    if matches!(reason, Reason::Ended | Reason::StaleGeneration) {
+        "revoked"
+    } else {
+        reason.as_str()
+    }
 }
 
 /// The task that was last allowed; it may be gone.
