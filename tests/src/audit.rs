@@ -13,6 +13,8 @@ use crate::clock;
 pub const ALLOWED: u64 = 400_101;
 /// A connection was denied.
 pub const DENIED: u64 = 400_105;
+/// A connection ended by itself.
+pub const CLOSED: u64 = 400_102;
 /// A connection was cut.
 pub const CUT: u64 = 400_103;
 /// A grant is in force, or was refused (`status` tells).

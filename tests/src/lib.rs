@@ -24,6 +24,7 @@ pub mod kernel_view;
 pub mod machine;
 pub mod netns;
 pub mod okta;
+pub mod pool;
 pub mod probe;
 pub mod programs;
 pub mod server;

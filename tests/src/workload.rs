@@ -49,6 +49,12 @@ impl Workload {
         Self { cgroup: cgroup.to_owned(), ..self.clone() }
     }
 
+    /// The same in another network namespace.
+    #[must_use]
+    pub fn in_netns(&self, netns: &Netns) -> Self {
+        Self { netns: netns.clone(), ..self.clone() }
+    }
+
     /// Its control group.
     #[must_use]
     pub fn cgroup(&self) -> &Path {
@@ -174,6 +180,24 @@ impl Workload {
         }
     }
 
+    /// The same with a connected datagram socket.
+    ///
+    /// # Errors
+    /// When it cannot be connected.
+    pub fn hold_udp(&self, to: SocketAddr, interval_ms: Option<u64>) -> Result<Holding> {
+        let (to, interval) = (to.to_string(), interval_ms.unwrap_or_default().to_string());
+        let running = match interval_ms {
+            Some(_) => self.start(&["hold", "--udp", "--interval-ms", &interval, &to])?,
+            None => self.start(&["hold", "--udp", "--idle", &to])?,
+        };
+        match running.next(Duration::from_secs(5))? {
+            Held::Connected { local, .. } => Ok(Holding { local, running }),
+            other @ (Held::Exchange { .. } | Held::Broke { .. }) => {
+                bail!("a socket that should be connected is not: {other:?}")
+            }
+        }
+    }
+
     /// Holds a connection that says nothing until it is told to.
     ///
     /// # Errors
@@ -238,9 +262,17 @@ impl Running {
     /// # Errors
     /// When it is gone or does not report.
     pub fn command<T: DeserializeOwned>(&mut self, line: &str) -> Result<T> {
-        let stdin = self.stdin.as_mut().context("the probe's input is closed")?;
-        writeln!(stdin, "{line}").context("writing to the probe")?;
+        self.tell(line)?;
         self.next(Duration::from_secs(5))
+    }
+
+    /// Sends it a line.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("the probe's input is closed")?;
+        writeln!(stdin, "{line}").context("writing to the probe")
     }
 
     /// Closes its standard input and gives its last report.

@@ -24,6 +24,8 @@ mod answer;
 mod attack;
 #[path = "probe/crowd.rs"]
 mod crowd;
+#[path = "probe/pool.rs"]
+mod pool;
 #[path = "probe/reach.rs"]
 mod reach;
 #[path = "probe/swap.rs"]
@@ -69,6 +71,9 @@ enum What {
         interval_ms: u64,
         #[arg(long)]
         idle: bool,
+        /// A connected datagram socket.
+        #[arg(long)]
+        udp: bool,
     },
     /// Hold a connection: a request at each line on standard input, and nothing in between.
     Talk { to: SocketAddr },
@@ -102,6 +107,8 @@ enum What {
     /// Make sockets until the kernel refuses one or so many are held; then, at each line on standard input,
     /// close half of them and try again.
     Hoard { count: usize },
+    /// Hold sockets by name, and do with them what each line on standard input says.
+    Pool,
     /// Hold many UDP sockets that are connected to one destination, and at each line on standard
     /// input: `race` sends to it and to the other at the same moment, `own` to it, `other` to the
     /// other; a report of how many datagrams the kernel took follows each.
@@ -127,9 +134,10 @@ fn main() -> Result<()> {
         What::Udp { to, connected, timeout_ms } => {
             say(&reach::udp(to, connected, Duration::from_millis(timeout_ms)))
         }
-        What::Hold { to, interval_ms, idle } => {
+        What::Hold { to, interval_ms, idle, udp } => {
             let interval = (!idle).then(|| Duration::from_millis(interval_ms));
-            reach::hold(to, interval, &mut |event| say(event))
+            let hold = if udp { reach::hold_udp } else { reach::hold };
+            hold(to, interval, &mut |event| say(event))
         }
         What::Talk { to } => reach::talk(to, &mut |event| say(event)),
         What::Loop { to, count, interval_us } => {
@@ -141,6 +149,7 @@ fn main() -> Result<()> {
         What::Stream { to, udp } => stream(to, udp),
         What::Crowd { count, to } => crowd::hold(count, to, &mut |event| say(event)),
         What::Hoard { count } => answer::hoard(count, &mut |event| say(event)),
+        What::Pool => pool::serve(&mut |done| say(done)),
         What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
         What::Exec { command } => become_program(&command),

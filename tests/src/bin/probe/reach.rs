@@ -2,27 +2,19 @@
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use grantd_e2e::clock::{now, since, unix_micros};
+pub(crate) use grantd_e2e::pool::error_name as name;
 use grantd_e2e::probe::{Attempt, Held, Latency, Tally};
-use nix::errno::Errno;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long [`talk`] waits for an answer: several times what TCP needs to send a lost one again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The error's name as programmers know it.
-pub(crate) fn name(error: &std::io::Error) -> String {
-    match (error.raw_os_error(), error.kind()) {
-        (Some(number), _) => format!("{:?}", Errno::from_raw(number)),
-        (None, ErrorKind::TimedOut | ErrorKind::WouldBlock) => "TIMEOUT".to_owned(),
-        (None, _) => error.to_string(),
-    }
-}
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -72,21 +64,45 @@ pub(crate) fn hold(
     interval: Option<Duration>,
     report: &mut dyn FnMut(&Held) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = match TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
+    let stream = match TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
         Ok(stream) => stream,
         Err(error) => return report(&broke(name(&error), 0)),
     };
     stream.set_nodelay(true)?;
-    report(&Held::Connected { at_us: unix_micros(), local: stream.local_addr()? })?;
+    hold_one(stream.into(), interval, report)
+}
+
+/// The same with a connected datagram socket.
+pub(crate) fn hold_udp(
+    to: SocketAddr,
+    interval: Option<Duration>,
+    report: &mut dyn FnMut(&Held) -> Result<()>,
+) -> Result<()> {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    if let Err(error) = socket.connect(to) {
+        return report(&broke(name(&error), 0));
+    }
+    hold_one(socket.into(), interval, report)
+}
+
+fn hold_one(
+    held: OwnedFd,
+    interval: Option<Duration>,
+    report: &mut dyn FnMut(&Held) -> Result<()>,
+) -> Result<()> {
+    // Reading and writing do the same to either kind.
+    let mut held = TcpStream::from(held);
+    report(&Held::Connected { at_us: unix_micros(), local: held.local_addr()? })?;
     let mut exchanges = 0;
     let error = loop {
         if let Some(interval) = interval {
-            if let Err(error) = stream.write_all(b"ping") {
+            if let Err(error) = held.write_all(b"ping") {
                 break name(&error);
             }
             std::thread::sleep(interval);
         }
-        match stream.read(&mut [0; 64]) {
+        match held.read(&mut [0; 64]) {
             Ok(0) => break "EOF".to_owned(),
             Ok(_) => {
                 exchanges += 1;
