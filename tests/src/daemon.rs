@@ -210,6 +210,16 @@ impl Daemon {
         self.start()
     }
 
+    /// The pin of a hook's link.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn link_pin(&self, hook: &str) -> Result<PathBuf> {
+        let abi = format!("abi-{}", grantd_common::ABI_VERSION);
+        let pin = self.config.bpffs.join("grantd").join(abi).join("links").join(hook);
+        pin.exists().then_some(pin).with_context(|| format!("no link of {hook} is pinned"))
+    }
+
     /// Its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

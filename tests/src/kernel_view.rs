@@ -1,15 +1,20 @@
 //! What the kernel maps hold, read from the pins and not through the daemon.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData};
-use grantd_common::{ABI_VERSION, ExactKey, ExactRule, GrantSlot, RangeKey, RangeRule, capacity};
+use grantd_common::{
+    ABI_VERSION, Address, ExactKey, ExactRule, GrantSlot, Protocol, RangeKey, RangeRule,
+    WorkloadEntry, WorkloadId, capacity,
+};
 
 const EXACT_KEY: usize = size_of::<ExactKey>();
 const EXACT_RULE: usize = size_of::<ExactRule>();
 const RANGE_KEY: usize = size_of::<RangeKey>();
 const RANGE_RULE: usize = size_of::<RangeRule>();
+const ENTRY: usize = size_of::<WorkloadEntry>();
 const SLOT: usize = size_of::<GrantSlot>();
 /// A slot begins with its deadline.
 const DEADLINE: usize = 8;
@@ -71,6 +76,49 @@ impl KernelView {
         Ok(entries)
     }
 
+    /// Removes a cgroup from `WORKLOADS`, as somebody with root could.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn forget_cgroup(&self, cgroup: u64) -> Result<()> {
+        let mut workloads: HashMap<_, u64, [u8; ENTRY]> =
+            Map::HashMap(self.map("WORKLOADS")?).try_into().context("WORKLOADS")?;
+        workloads.remove(&cgroup).with_context(|| format!("removing {cgroup} from WORKLOADS"))
+    }
+
+    /// What `WORKLOADS` says of a cgroup: workload and flags.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn workload(&self, cgroup: u64) -> Result<WorkloadEntry> {
+        let workloads: HashMap<_, u64, [u8; ENTRY]> =
+            Map::HashMap(self.map("WORKLOADS")?).try_into().context("WORKLOADS")?;
+        let bytes = workloads.get(&cgroup, 0).with_context(|| format!("{cgroup} in WORKLOADS"))?;
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let workload = WorkloadId(u32::from_ne_bytes([a, b, c, d]));
+        Ok(WorkloadEntry { workload, flags: u32::from_ne_bytes([e, f, g, h]) })
+    }
+
+    /// Writes a slot that nothing granted, and a rule that points there, as somebody with root could.
+    ///
+    /// # Errors
+    /// When the maps cannot be written.
+    pub fn forge(&self, slot: u32, workload: WorkloadId, to: SocketAddr) -> Result<()> {
+        let mut grants: Array<_, [u8; SLOT]> =
+            Map::Array(self.map("GRANTS")?).try_into().context("GRANTS")?;
+        let far = u64::MAX.to_ne_bytes();
+        let generation = 1_u32.to_ne_bytes();
+        let value = far.into_iter().chain(far).chain(generation);
+        grants.set(slot, filled(value), 0).context("writing GRANTS")?;
+        let mut exact: HashMap<_, [u8; EXACT_KEY], [u8; EXACT_RULE]> =
+            Map::HashMap(self.map("EXACT")?).try_into().context("EXACT")?;
+        let address: Address = to.ip().into();
+        let head = workload.0.to_ne_bytes().into_iter().chain(to.port().to_be_bytes());
+        let key = head.chain([Protocol::TCP.0, 0]).chain(address.0);
+        let rule = slot.to_ne_bytes().into_iter().chain(generation).chain(far);
+        exact.insert(filled(key), filled(rule), 0).context("writing EXACT")
+    }
+
     fn live_slots(&self) -> Result<usize> {
         let grants: Array<_, [u8; SLOT]> =
             Map::Array(self.map("GRANTS")?).try_into().context("GRANTS")?;
@@ -88,4 +136,11 @@ impl KernelView {
         let pin = self.pin(name);
         MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))
     }
+}
+
+/// The bytes, and zeroes after them.
+fn filled<const N: usize>(bytes: impl IntoIterator<Item = u8>) -> [u8; N] {
+    let mut all = [0; N];
+    all.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    all
 }

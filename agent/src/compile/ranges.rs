@@ -8,7 +8,7 @@ use grantd_common::{
 };
 
 use super::{CompileError, SlotRef};
-use crate::kernel::{Op, Prefix};
+use crate::kernel::{Contents, Op, Prefix};
 
 #[derive(Clone, Debug, Default)]
 struct Node {
@@ -191,6 +191,23 @@ impl RangeRules {
             ops.extend(self.retire_set(*index));
         }
         Ok(ops)
+    }
+
+    /// What the kernel holds otherwise than the model: changes that put it back.
+    pub(super) fn differences(&self, contents: &Contents) -> Vec<Op> {
+        let extra = contents.ranges.keys().filter(|at| !self.nodes.contains_key(at));
+        let mut ops: Vec<Op> = extra.map(|at| Op::DeleteRange { prefix: *at }).collect();
+        for (at, node) in &self.nodes {
+            let (index, set) = (node.port_set, port_set(at, &node.held));
+            if contents.port_sets.get(&index) != Some(&set) {
+                ops.push(Op::PutPortSet { index, set });
+            }
+            let rule = RangeRule { port_set: index };
+            if contents.ranges.get(at) != Some(&rule) {
+                ops.push(Op::PutRange { prefix: *at, rule });
+            }
+        }
+        ops
     }
 
     /// The prefixes that the kernel should hold.

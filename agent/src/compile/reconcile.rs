@@ -62,18 +62,7 @@ impl Compiler {
     /// # Errors
     /// [`CompileError::RangesFull`] when there are no port sets left to write to.
     pub fn reconcile(&mut self, contents: &Contents) -> Result<Vec<Op>, CompileError> {
-        let mut ops = Vec::new();
-        self.reconcile_slots(contents, &mut ops);
-        self.reconcile_cgroups(contents, &mut ops);
-        self.reconcile_host_rules(contents, &mut ops);
-        let wanted: std::collections::HashMap<_, _> = self.exact.rules().collect();
-        for (key, rule) in &wanted {
-            if contents.exact.get(key) != Some(rule) {
-                ops.push(Op::PutExact { key: *key, rule: *rule });
-            }
-        }
-        let extra = contents.exact.keys().filter(|k| !wanted.contains_key(k));
-        ops.extend(extra.map(|key| Op::DeleteExact { key: *key }));
+        let mut ops = self.fixed_differences(contents);
         let in_use: BTreeSet<u32> = contents
             .port_sets
             .keys()
@@ -86,6 +75,31 @@ impl Compiler {
         ops.extend(gone.map(|prefix| Op::DeleteRange { prefix: *prefix }));
         ops.extend(self.ranges.rewrite(&in_use)?);
         Ok(ops)
+    }
+
+    /// What the kernel holds otherwise than the model, while the daemon runs: the changes that would put it
+    /// back. Nothing where nobody else wrote.
+    #[must_use]
+    pub fn differences(&self, contents: &Contents) -> Vec<Op> {
+        let mut ops = self.fixed_differences(contents);
+        ops.extend(self.ranges.differences(contents));
+        ops
+    }
+
+    fn fixed_differences(&self, contents: &Contents) -> Vec<Op> {
+        let mut ops = Vec::new();
+        self.reconcile_slots(contents, &mut ops);
+        self.reconcile_cgroups(contents, &mut ops);
+        self.reconcile_host_rules(contents, &mut ops);
+        let wanted: std::collections::HashMap<_, _> = self.exact.rules().collect();
+        for (key, rule) in &wanted {
+            if contents.exact.get(key) != Some(rule) {
+                ops.push(Op::PutExact { key: *key, rule: *rule });
+            }
+        }
+        let extra = contents.exact.keys().filter(|k| !wanted.contains_key(k));
+        ops.extend(extra.map(|key| Op::DeleteExact { key: *key }));
+        ops
     }
 
     fn reconcile_slots(&self, contents: &Contents, ops: &mut Vec<Op>) {

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
+const SECURITY: &str = include_str!("../../../docs/security.md");
 const KNOWN_ISSUES: &str = include_str!("../../../docs/known-issues.md");
 
 /// The IDs in brackets in a text: `[A2]`, `[C3, C5, D1 to D4]`.
@@ -36,6 +37,26 @@ fn attached() -> Facts {
         "sock_create",
     ];
     Facts { hooks: hooks.map(|hook| (hook.to_owned(), true)).into(), ..Facts::default() }
+}
+
+/// A host that has everything.
+fn full() -> Facts {
+    Facts {
+        guard: [
+            "guard_socket_create",
+            "guard_socket_sendmsg",
+            "guard_file_receive",
+            "guard_unix_stream_connect",
+            "guard_unix_may_send",
+            "guard_ptrace_access_check",
+        ]
+        .map(str::to_owned)
+        .into(),
+        watch: true,
+        cut: true,
+        self_check: true,
+        ..attached()
+    }
 }
 
 fn state(facts: &Facts, id: &str) -> State {
@@ -96,22 +117,7 @@ fn the_guard_closes_what_only_it_sees_and_only_with_the_hook_that_sees_it() {
 #[test]
 fn more_of_a_host_never_opens_anything() {
     let bare = judge(&attached());
-    let full = Facts {
-        guard: [
-            "guard_socket_create",
-            "guard_socket_sendmsg",
-            "guard_file_receive",
-            "guard_unix_stream_connect",
-            "guard_unix_may_send",
-            "guard_ptrace_access_check",
-        ]
-        .map(str::to_owned)
-        .into(),
-        watch: true,
-        cut: true,
-        self_check: true,
-        ..attached()
-    };
+    let full = full();
     for (less, more) in bare.iter().zip(judge(&full)) {
         assert!(more.state <= less.state, "{}: {:?} became {:?}", less.id, less.state, more.state);
     }
@@ -123,4 +129,46 @@ fn ids_are_read_as_people_write_them() {
         ids_in("x [A2] y [C3, D1 to D3] [link](b.md)"),
         ["A2", "C3", "D1", "D2", "D3"].map(str::to_owned).into()
     );
+}
+
+/// Every source file below a directory of the workspace, in one text.
+fn sources(directory: &std::path::Path, text: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_rule_of_the_security_reference_is_held_to_its_word_by_tests_that_exist() {
+    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut text = String::new();
+    for directory in ["agent/src", "agent-common/src", "tests/tests"] {
+        sources(&workspace.join(directory), &mut text);
+    }
+    let rules = SECURITY.lines().filter(|line| line.starts_with("| SEC-"));
+    let mut seen = BTreeSet::new();
+    for rule in rules {
+        let id = rule.split(' ').nth(1).unwrap();
+        assert!(seen.insert(id), "{id} stands there twice");
+        let tests: Vec<&str> =
+            rule.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
+        assert!(!tests.is_empty(), "{id} names no test");
+        for test in tests {
+            assert!(text.contains(&format!("fn {test}(")), "{id}: there is no test {test}");
+        }
+    }
+    assert!(seen.len() >= 15, "{seen:?}");
+}
+
+#[test]
+fn what_is_called_closed_has_a_rule_in_the_security_reference() {
+    let ruled = ids_in(SECURITY);
+    let closed = judge(&full()).into_iter().filter(|t| t.state == State::Closed);
+    let without: Vec<&str> = closed.map(|t| t.id).filter(|id| !ruled.contains(*id)).collect();
+    assert_eq!(without, Vec::<&str>::new(), "closed, and docs/security.md is silent");
 }

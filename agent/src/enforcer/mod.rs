@@ -12,6 +12,7 @@ mod guard;
 mod moves;
 mod restore;
 mod revoke;
+mod self_check;
 mod view;
 mod workloads;
 
@@ -46,6 +47,10 @@ const CGROUP_PERIOD: Duration = Duration::from_millis(500);
 /// How often namespaces are looked for, counted in looks at the cgroups: a socket outlives the task by which
 /// its namespace is found.
 const SOCKETS_EVERY: u32 = 4;
+/// How often links, programs and pins are compared with what was attached, counted in looks at the cgroups.
+const CHECK_EVERY: u32 = 2;
+/// How often the policy maps are compared with the model, counted in looks at the cgroups.
+const CONTENTS_EVERY: u32 = 10;
 /// How often the ledger forgets what is over, counted in looks at the cgroups.
 const PRUNE_EVERY: u32 = 120;
 
@@ -103,6 +108,10 @@ pub struct Enforcer {
     coverage: Vec<HookCoverage>,
     /// Namespaces of the workloads, and connections that are still to be cut.
     cutting: cut::CutState,
+    /// What the last self-check found changed behind the daemon's back.
+    tampered: Vec<String>,
+    /// When it did, `CLOCK_BOOTTIME` nanoseconds.
+    tampered_at: Option<u64>,
     /// Told to stop.
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.
@@ -151,6 +160,9 @@ impl Enforcer {
                 _ = cgroups.tick() => {
                     self.look_at_cgroups();
                     looks = looks.wrapping_add(1);
+                    if looks.is_multiple_of(CHECK_EVERY) {
+                        self.self_check(looks.is_multiple_of(CONTENTS_EVERY));
+                    }
                     self.look_at_sockets(looks.is_multiple_of(SOCKETS_EVERY));
                     if looks.is_multiple_of(PRUNE_EVERY) {
                         self.prune();

@@ -78,6 +78,8 @@ impl Enforcer {
             ledger_trouble: None,
             coverage: Vec::new(),
             cutting: Default::default(),
+            tampered: Vec::new(),
+            tampered_at: None,
             stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),

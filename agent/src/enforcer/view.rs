@@ -15,6 +15,7 @@ impl Enforcer {
     fn all_trouble(&self, coverage: &[HookCoverage]) -> Vec<String> {
         let noted = self.trouble.iter().chain(&self.slice_trouble).chain(&self.ledger_trouble);
         let detached = coverage.iter().filter(|c| !c.attached);
+        let noted = noted.chain(&self.tampered);
         noted.cloned().chain(detached.map(|c| format!("{}: {}", c.hook, c.detail))).collect()
     }
 
@@ -25,7 +26,7 @@ impl Enforcer {
             watch: self.kernel.watch_state().is_whole(),
             guard: self.kernel.guard_state().in_effect().map(str::to_owned).collect(),
             cut: true,
-            ..Facts::default()
+            self_check: true,
         })
     }
 

@@ -12,6 +12,7 @@ use aya::programs::{
 use aya::{Btf, Ebpf};
 
 use super::error::Error;
+use super::held::Info;
 use super::host::{Cgroup, open_cgroup};
 use super::load::Pins;
 use super::sys;
@@ -29,20 +30,28 @@ pub(super) enum Place {
 pub(super) struct HookSpec {
     pub(super) name: &'static str,
     place: Place,
+    /// Of `enum bpf_attach_type`.
+    pub(super) attach_type: u32,
+}
+
+impl HookSpec {
+    pub(super) const fn at_root(&self) -> bool {
+        matches!(self.place, Place::Root)
+    }
 }
 
 /// In the order in which they are attached: what refuses comes before what tags.
 pub(super) const HOOKS: [HookSpec; 10] = [
-    HookSpec { name: "egress", place: Place::Slice },
-    HookSpec { name: "ingress", place: Place::Slice },
-    HookSpec { name: "setsockopt", place: Place::Slice },
-    HookSpec { name: "sock_ops", place: Place::Slice },
-    HookSpec { name: "sock_release", place: Place::Slice },
-    HookSpec { name: "connect4", place: Place::Root },
-    HookSpec { name: "connect6", place: Place::Root },
-    HookSpec { name: "sendmsg4", place: Place::Root },
-    HookSpec { name: "sendmsg6", place: Place::Root },
-    HookSpec { name: "sock_create", place: Place::Root },
+    HookSpec { name: "egress", place: Place::Slice, attach_type: 1 },
+    HookSpec { name: "ingress", place: Place::Slice, attach_type: 0 },
+    HookSpec { name: "setsockopt", place: Place::Slice, attach_type: 22 },
+    HookSpec { name: "sock_ops", place: Place::Slice, attach_type: 3 },
+    HookSpec { name: "sock_release", place: Place::Slice, attach_type: 34 },
+    HookSpec { name: "connect4", place: Place::Root, attach_type: 10 },
+    HookSpec { name: "connect6", place: Place::Root, attach_type: 11 },
+    HookSpec { name: "sendmsg4", place: Place::Root, attach_type: 14 },
+    HookSpec { name: "sendmsg6", place: Place::Root, attach_type: 15 },
+    HookSpec { name: "sock_create", place: Place::Root, attach_type: 2 },
 ];
 
 /// Whether one hook is in effect.
@@ -95,21 +104,31 @@ impl Programs {
     /// Attaches every hook where it belongs. A pinned link that is there already gets the new program
     /// in one step; one that is attached elsewhere (the slice was made anew) is replaced, new first.
     pub(super) fn attach(&mut self, pins: &Pins, root: &Path, slice: &Cgroup) -> Result<(), Error> {
-        let root = open_cgroup(root)?;
-        for hook in &HOOKS {
-            let cgroup = match hook.place {
-                Place::Root => &root,
-                Place::Slice => slice,
-            };
-            let program = self
-                .object
-                .program_mut(hook.name)
-                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
-            let mut program = CgroupProgram::of(program)
-                .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
-            attach_one(pins, hook.name, &mut program, cgroup)?;
+        HOOKS.iter().try_for_each(|hook| self.attach_hook(pins, root, slice, hook.name))
+    }
+
+    /// Attaches one hook, as [`Self::attach`] does.
+    pub(super) fn attach_hook(
+        &mut self,
+        pins: &Pins,
+        root: &Path,
+        slice: &Cgroup,
+        name: &'static str,
+    ) -> Result<(), Error> {
+        let missing = || Error::ObjectAbi { expected: grantd_common::ABI_VERSION };
+        let hook = HOOKS.iter().find(|hook| hook.name == name).ok_or_else(missing)?;
+        let mut program =
+            self.object.program_mut(name).and_then(CgroupProgram::of).ok_or_else(missing)?;
+        match hook.place {
+            Place::Root => attach_one(pins, name, &mut program, &open_cgroup(root)?),
+            Place::Slice => attach_one(pins, name, &mut program, slice),
         }
-        Ok(())
+    }
+
+    /// The kernel's id of a loaded program.
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        let program = self.object.program(name)?;
+        program.fd().ok().and_then(|fd| Info::of(fd.as_fd()).program)
     }
 }
 

@@ -120,6 +120,14 @@ pub enum Error {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A program is attached, and the kernel does not run it.
+    #[error(
+        "{hook} is attached, and the kernel does not run it for the slice: look for a program that something else attached with an override, and restart grantd"
+    )]
+    NotInEffect {
+        /// Which hook.
+        hook: &'static str,
+    },
     /// sock_diag refused something.
     #[error(
         "cannot {operation} of a network namespace; grantd needs CAP_NET_ADMIN and CAP_BPF, and a kernel with CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG and CONFIG_INET_DIAG_DESTROY"

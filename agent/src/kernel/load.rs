@@ -65,24 +65,24 @@ impl Pins {
     /// Makes the directories (0700), and takes over from pins of another ABI what live connections rest on.
     pub(super) fn prepare(bpffs: &Path) -> Result<Self, Error> {
         let pins = Self::open(bpffs);
-        let family = bpffs.join("grantd");
-        for directory in
-            [family.clone(), pins.root.clone(), pins.root.join("maps"), pins.root.join("links")]
-        {
-            match fs::DirBuilder::new().mode(0o700).create(&directory) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => {
-                    return Err(Error::Pin {
-                        operation: "make the directory",
-                        path: directory,
-                        source,
-                    });
-                }
-            }
-        }
+        pins.make_directories()?;
         pins.others.share_maps(&pins)?;
         Ok(pins)
+    }
+
+    pub(super) fn make_directories(&self) -> Result<(), Error> {
+        let family = self.root.parent().map(Path::to_owned);
+        let below = [self.root.clone(), self.root.join("maps"), self.root.join("links")];
+        for directory in family.into_iter().chain(below) {
+            match fs::DirBuilder::new().mode(0o700).create(&directory) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    let operation = "make the directory";
+                    return Err(Error::Pin { operation, path: directory, source });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {

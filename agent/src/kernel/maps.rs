@@ -10,8 +10,11 @@ use grantd_common::{
 };
 
 use super::error::{Error, io_cause};
+use super::held::Held;
+use super::load::SHAPES;
 use super::op::{Callers, Op, Prefix};
 use super::pod::Pod;
+use super::sys;
 
 /// Everything that the policy maps hold. Empty slots and port sets are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,32 +147,36 @@ impl Maps {
         self.grants.get(&slot, 0).map(|v| v.0).map_err(reading("GRANTS"))
     }
 
-    pub(super) fn contents(&self) -> Result<Contents, Error> {
+    pub(super) fn contents(&self, held: &Held) -> Result<Contents, Error> {
         let mut all = Contents::default();
         for entry in self.workloads.iter() {
             let (cgroup, value) = entry.map_err(reading("WORKLOADS"))?;
             all.workloads.insert(cgroup, value.0);
         }
-        for (slot, value) in (0..).zip(self.grants.iter()) {
-            let value = value.map_err(reading("GRANTS"))?.0;
+        // Whole at once: an array is asked for each of its entries otherwise, and the enforcer waits for it.
+        let mut slot = 0;
+        each_entry(held, "GRANTS", |_, value: GrantSlot| {
             if value != GrantSlot::EMPTY {
                 all.slots.insert(slot, value);
             }
-        }
-        for entry in self.exact.iter() {
-            let (key, rule) = entry.map_err(reading("EXACT"))?;
-            all.exact.insert(key.0, rule.0);
-        }
+            slot += 1;
+        })?;
+        each_entry(held, "EXACT", |key, rule: ExactRule| {
+            if let Some(key) = super::pod::read::<ExactKey>(key) {
+                all.exact.insert(key, rule);
+            }
+        })?;
+        let mut index = 0;
+        each_entry(held, "PORTSETS", |_, set: PortSet| {
+            if set != PortSet::EMPTY && set.workload.0 != 0 {
+                all.port_sets.insert(index, set);
+            }
+            index += 1;
+        })?;
         for entry in self.ranges.iter() {
             let (key, rule) = entry.map_err(reading("RANGES"))?;
             let bits = key.prefix_len().saturating_sub(RangeKey::FIXED_BITS);
             all.ranges.insert(Prefix { key: key.data().0, bits }, rule.0);
-        }
-        for (index, set) in (0..).zip(self.port_sets.iter()) {
-            let set = set.map_err(reading("PORTSETS"))?.0;
-            if set != PortSet::EMPTY && set.workload.0 != 0 {
-                all.port_sets.insert(index, set);
-            }
         }
         for entry in self.inbound.iter() {
             let (key, _) = entry.map_err(reading("INBOUND"))?;
@@ -189,6 +196,24 @@ impl Maps {
             .map(|values| values.map(|v| v.iter().sum()).map_err(reading("COUNTERS")))
             .collect()
     }
+}
+
+fn each_entry<V: grantd_common::Abi>(
+    held: &Held,
+    map: &'static str,
+    mut each: impl FnMut(&[u8], V),
+) -> Result<(), Error> {
+    let (_, _, key, value, _) = SHAPES
+        .iter()
+        .find(|(name, ..)| *name == map)
+        .ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+    let fd = held.map(map).ok_or(Error::ObjectAbi { expected: grantd_common::ABI_VERSION })?;
+    let read = sys::lookup_all(fd, *key, *value, |key, value| {
+        if let Some(value) = super::pod::read::<V>(value) {
+            each(key, value);
+        }
+    });
+    read.map_err(|source| reading(map)(sys::map_error("bpf_map_lookup_batch", source)))
 }
 
 fn take<T>(object: &mut aya::Ebpf, name: &'static str) -> Result<T, Error>

@@ -10,6 +10,7 @@ mod btf;
 mod diag;
 mod error;
 mod guard;
+mod held;
 mod host;
 pub mod launch;
 mod load;
@@ -18,6 +19,7 @@ mod migrate;
 mod op;
 mod pod;
 mod ring;
+mod self_check;
 mod sys;
 mod watch;
 
@@ -32,6 +34,7 @@ pub use load::disarm;
 pub use maps::Contents;
 pub use op::{Callers, Op, Prefix};
 pub use ring::RingReader;
+pub use self_check::Tampered;
 pub use sys::{clock_synchronised, watch};
 pub use watch::{MovesReader, WatchState};
 
@@ -84,6 +87,7 @@ pub struct Kernel {
     maps: maps::Maps,
     guard: guard::Guard,
     watch: watch::Watch,
+    held: held::Held,
     slice: Cgroup,
     adopted: bool,
     /// Another ABI's programs are attached still.
@@ -116,6 +120,7 @@ impl Kernel {
         }
         let (programs, to_take_over) = (loaded.programs, !pins.others.is_empty());
         let watch = watch::Watch::start(&pins, level);
+        let held = held::Held::of_maps(&pins)?;
         let guard = match setup.guard {
             true => guard::Guard::load(&pins, level),
             false => guard::Guard::off(&pins)?,
@@ -126,6 +131,7 @@ impl Kernel {
             maps,
             guard,
             watch,
+            held,
             slice,
             adopted,
             to_take_over,
@@ -153,6 +159,7 @@ impl Kernel {
 
     fn attach(&mut self, pins: &load::Pins) -> Result<(), Error> {
         self.programs.attach(pins, &self.setup.cgroup_root, &self.slice)?;
+        self.hold(pins)?;
         self.maps.apply(&[Op::slice_attached(self.slice.id)])?;
         self.guard.attach(pins, &self.slice);
         self.prove_guard();
@@ -202,6 +209,11 @@ impl Kernel {
         rules: &[(WorkloadId, u32)],
     ) -> Result<Vec<Unresolved>, Error> {
         self.guard.follow(sockets, rules)
+    }
+
+    /// Keeps open what is pinned now.
+    fn hold(&mut self, pins: &load::Pins) -> Result<(), Error> {
+        self.held.hold_links(pins, attach::HOOKS.iter().map(|hook| hook.name))
     }
 
     /// Whether pins of an earlier daemon were adopted.
@@ -257,7 +269,7 @@ impl Kernel {
     /// # Errors
     /// A map that cannot be read.
     pub fn contents(&self) -> Result<Contents, Error> {
-        self.maps.contents()
+        self.maps.contents(&self.held)
     }
 
     /// One grant slot.
@@ -344,6 +356,7 @@ impl Kernel {
         self.maps.apply(&[Op::slice(now.id)])?;
         let pins = load::Pins::open(&self.setup.bpffs);
         self.programs.attach(&pins, &self.setup.cgroup_root, &now)?;
+        self.hold(&pins)?;
         let old = Op::DeleteWorkload { cgroup: self.slice.id };
         self.maps.apply(&[Op::slice_attached(now.id), old])?;
         self.slice = now;

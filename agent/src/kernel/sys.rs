@@ -13,6 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_ITER_CREATE: libc::c_int = 33;
@@ -62,6 +64,97 @@ struct IterLinkCreate {
 struct IterCreate {
     link_fd: u32,
     flags: u32,
+}
+
+/// `union bpf_attr`, the member for `BPF_PROG_QUERY`.
+#[repr(C)]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+}
+
+/// Ids of the programs that run for what is in a cgroup, its ancestors' included.
+pub(super) fn effective_programs(cgroup: &std::fs::File, attach_type: u32) -> io::Result<Vec<u32>> {
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+    let mut ids = [0_u32; 64];
+    let mut attribute = ProgQuery {
+        target_fd: number(std::os::fd::AsFd::as_fd(cgroup))?,
+        attach_type,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: 64,
+        padding: 0,
+        prog_attach_flags: 0,
+    };
+    bpf(BPF_PROG_QUERY, &mut attribute)?;
+    let count = usize::try_from(attribute.prog_cnt).unwrap_or(0);
+    Ok(ids.iter().take(count).copied().collect())
+}
+
+/// `union bpf_attr`, the member for `BPF_MAP_LOOKUP_BATCH`.
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Reads every entry of an array or hash map, thousands with each call, as key and value in bytes.
+pub(super) fn lookup_all(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+    mut each: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
+    const ENTRIES: u32 = 4096;
+    let entries = usize::try_from(ENTRIES).map_err(io::Error::other)?;
+    let (mut keys, mut values) = (vec![0_u8; entries * key_size], vec![0_u8; entries * value_size]);
+    // Where the next call goes on: a bucket's number or a key, at most as long as the longest key.
+    let (mut from, mut to) = ([0_u8; 64], [0_u8; 64]);
+    let mut first = true;
+    loop {
+        let mut attribute = MapBatch {
+            in_batch: if first { 0 } else { from.as_mut_ptr() as u64 },
+            out_batch: to.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: ENTRIES,
+            map_fd: number(map)?,
+            elem_flags: 0,
+            flags: 0,
+        };
+        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attribute);
+        let end = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let count = usize::try_from(attribute.count).unwrap_or(0).min(entries);
+        let both = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        both.take(count).for_each(|(key, value)| each(key, value));
+        if end {
+            return Ok(());
+        }
+        std::mem::swap(&mut from, &mut to);
+        first = false;
+    }
+}
+
+/// A failed call as aya tells it.
+pub(super) fn map_error(call: &'static str, source: io::Error) -> aya::maps::MapError {
+    aya::maps::MapError::SyscallError(aya::sys::SyscallError { call, io_error: source })
 }
 
 fn bpf<T>(command: libc::c_int, attribute: &mut T) -> io::Result<libc::c_int> {

@@ -1,0 +1,99 @@
+//! What is attached and pinned, compared with what the daemon left, and put back.
+
+use std::os::fd::AsFd as _;
+
+use super::attach::HOOKS;
+use super::held::{Info, put_back};
+use super::{Error, Kernel, host, load, sys};
+
+/// Something that is not as the daemon left it.
+#[derive(Debug)]
+pub struct Tampered {
+    /// What was found.
+    pub what: String,
+    /// Whether it could be put back.
+    pub repaired: Result<(), Error>,
+}
+
+impl Kernel {
+    /// Compares links, programs and pins with what was attached, and repairs what differs. Changes nothing
+    /// where all is as it was left.
+    pub fn self_check(&mut self) -> Vec<Tampered> {
+        if self.to_take_over {
+            return Vec::new();
+        }
+        let pins = load::Pins::open(&self.setup.bpffs);
+        let mut found = self.held.repair_maps(&pins);
+        match host::open_cgroup(&self.setup.cgroup_root) {
+            Ok(root) => {
+                // A slice that was removed is followed by a look of its own.
+                let there = host::cgroup_of(&self.slice.path).ok().flatten() == Some(self.slice.id);
+                for hook in HOOKS.iter().filter(|hook| hook.at_root() || there) {
+                    let cgroup = if hook.at_root() { root.id } else { self.slice.id };
+                    found.extend(self.check_hook(&pins, hook.name, cgroup));
+                    if there {
+                        found.extend(self.check_effect(hook.name, hook.attach_type));
+                    }
+                }
+            }
+            Err(error) => found.push(("the cgroup root".to_owned(), Err(error))),
+        }
+        found.into_iter().map(|(what, repaired)| Tampered { what, repaired }).collect()
+    }
+
+    /// One link: whether it is attached where it belongs, with our program, under its pin.
+    fn check_hook(
+        &mut self,
+        pins: &load::Pins,
+        name: &'static str,
+        cgroup: u64,
+    ) -> Option<(String, Result<(), Error>)> {
+        let held = self.held.link(name).map(Info::of).unwrap_or_default();
+        let ours = self.programs.id(name);
+        if held.cgroup != Some(cgroup) || (ours.is_some() && held.program != ours) {
+            let what = if held.cgroup == Some(cgroup) {
+                format!("the link of {name} runs another program")
+            } else {
+                format!("the program {name} was detached")
+            };
+            return Some((what, self.attach_again(pins, name)));
+        }
+        let pin = pins.link(name);
+        let pinned = sys::open_pin(&pin).ok().map(|fd| Info::of(fd.as_fd()));
+        if pinned.and_then(|info| info.link) == held.link {
+            return None;
+        }
+        let what = if pinned.is_some() { "is another link's" } else { "was removed" };
+        let repaired = self.held.link(name).map_or(Ok(()), |link| put_back(pins, link, &pin));
+        Some((format!("the pin of the link {name} {what}"), repaired))
+    }
+
+    fn attach_again(&mut self, pins: &load::Pins, name: &'static str) -> Result<(), Error> {
+        pins.make_directories()?;
+        // A pin of something else, or of a detached link, is no link of ours to go on with.
+        self.programs.attach_hook(pins, &self.setup.cgroup_root, &self.slice, name)?;
+        self.hold(pins)
+    }
+
+    /// A link that is attached is in effect unless something else changed how the kernel runs programs.
+    fn check_effect(
+        &self,
+        name: &'static str,
+        attach_type: u32,
+    ) -> Option<(String, Result<(), Error>)> {
+        let ours = self.programs.id(name)?;
+        // At the slice every program is in effect: those of the root are inherited.
+        match sys::effective_programs(&self.slice.directory, attach_type) {
+            Ok(programs) if programs.contains(&ours) => None,
+            Ok(_) => Some((
+                format!("the program {name} is attached and not in effect at the slice"),
+                Err(Error::NotInEffect { hook: name }),
+            )),
+            // A slice that was just removed is followed by its own look.
+            Err(error) => {
+                tracing::debug!(%error, hook = name, "cannot ask which programs are in effect");
+                None
+            }
+        }
+    }
+}
