@@ -27,6 +27,8 @@ pub struct ConfigFile {
     pub cgroup_root: PathBuf,
     /// `[enforcement] bpffs`.
     pub bpffs: PathBuf,
+    /// `[guard] mode`.
+    pub guard: &'static str,
     /// `[time] unsynchronised`.
     pub unsynchronised: &'static str,
     /// `[paths] state`.
@@ -102,6 +104,7 @@ impl ConfigFile {
         writeln!(text, "[enforcement]\nslice = {:?}", self.slice)?;
         writeln!(text, "cgroup_root = {}", quoted(&self.cgroup_root))?;
         writeln!(text, "bpffs = {}\n", quoted(&self.bpffs))?;
+        writeln!(text, "[guard]\nmode = {:?}\n", self.guard)?;
         writeln!(text, "[time]\nunsynchronised = {:?}\n", self.unsynchronised)?;
         writeln!(text, "[paths]\nstate = {}\nrun = {}", quoted(&self.state), quoted(&self.run))?;
         if let Some(audit) = &self.audit {

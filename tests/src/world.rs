@@ -333,6 +333,7 @@ fn config_file(
         credentials: credentials.to_owned(),
         cgroup_root: cgroups.root().to_owned(),
         bpffs: bpffs.path().to_owned(),
+        guard: "auto",
         unsynchronised: "allow",
         state: workdir.subdir("state", 0o700)?,
         run: workdir.subdir("run", 0o755)?,

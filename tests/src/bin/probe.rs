@@ -24,6 +24,8 @@ mod answer;
 mod attack;
 #[path = "probe/crowd.rs"]
 mod crowd;
+#[path = "probe/escape.rs"]
+mod escape;
 #[path = "probe/pool.rs"]
 mod pool;
 #[path = "probe/reach.rs"]
@@ -115,6 +117,9 @@ enum What {
     Swap(swap::Targets),
     /// Try what an agent's user must not be able to do.
     Attack(attack::Targets),
+    /// Try a way past the hooks of IP sockets.
+    #[command(subcommand)]
+    Escape(escape::Way),
     /// Become another program.
     Exec {
         #[arg(trailing_var_arg = true, required = true)]
@@ -152,6 +157,7 @@ fn main() -> Result<()> {
         What::Pool => pool::serve(&mut |done| say(done)),
         What::Swap(targets) => swap::serve(&targets, &mut |burst| say(burst)),
         What::Attack(targets) => attack::all(&targets).iter().try_for_each(say),
+        What::Escape(way) => escape::run(&way)?.iter().try_for_each(say),
         What::Exec { command } => become_program(&command),
         What::Stand => stand(),
         What::Crash { text } => crash(&text),

@@ -80,7 +80,7 @@ pub(crate) fn all(targets: &Targets) -> Vec<Attack> {
     attacks
 }
 
-fn tried<T, E: Display>(what: &str, outcome: Result<T, E>) -> Attack {
+pub(crate) fn tried<T, E: Display>(what: &str, outcome: Result<T, E>) -> Attack {
     let (succeeded, answer) = match outcome {
         Ok(_) => (true, "done".to_owned()),
         Err(error) => (false, error.to_string()),
