@@ -17,7 +17,7 @@ const EMULATED: &str = "GRANTD_EMULATED";
 const KEYS: &str = "GRANTD_TEST_KEYS";
 
 /// How much longer everything may take there.
-const SLOWER: u32 = 6;
+const SLOWER: u32 = 10;
 /// How much longer grants last there, and the longest life that the deployments' ceiling allows, in seconds.
 const LONGER: u64 = 4;
 const LONGEST: u64 = 600;

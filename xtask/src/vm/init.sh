@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/busybox sh
 # The first process of a virtual machine: makes it look like a host, runs the tests, and ends it.
 # What begins with @@vm is read by xtask/src/vm.
 
