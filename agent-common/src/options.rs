@@ -14,8 +14,9 @@ const TCP: i32 = 6;
 /// `IPPROTO_UDP`
 const UDP: i32 = 17;
 
-/// Whether setting this option could send packets elsewhere, give them another source or mark, or keep
-/// them past a deadline. What is left can do none of it.
+/// Whether setting this option could send packets elsewhere, give them another source or mark, keep them
+/// past a deadline, or have the kernel tell the link of an address that the process has chosen (joining a
+/// group: no packet of the socket's own, and so no other hook sees it). What is left can do none of it.
 #[inline(always)]
 #[must_use]
 pub const fn refused(level: i32, option: i32) -> bool {
@@ -23,12 +24,16 @@ pub const fn refused(level: i32, option: i32) -> bool {
         // SO_DONTROUTE, SO_BINDTODEVICE, SO_MARK, SO_MAX_PACING_RATE, SO_TXTIME, SO_BINDTOIFINDEX.
         SOCKET => matches!(option, 5 | 25 | 36 | 47 | 61 | 62),
         // IP_HDRINCL, IP_OPTIONS, IP_FREEBIND, IP_IPSEC_POLICY, IP_XFRM_POLICY, IP_TRANSPARENT,
-        // IP_NODEFRAG.
-        IP => matches!(option, 3 | 4 | 15 | 16 | 17 | 19 | 22),
+        // IP_NODEFRAG; IP_ADD_MEMBERSHIP, IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_GROUP,
+        // MCAST_JOIN_SOURCE_GROUP.
+        IP => matches!(option, 3 | 4 | 15 | 16 | 17 | 19 | 22 | 35 | 39 | 42 | 46),
         // IPV6_2292HOPOPTS, _2292DSTOPTS, _2292RTHDR, _2292PKTOPTIONS, IPV6_IPSEC_POLICY,
         // IPV6_XFRM_POLICY, IPV6_HDRINCL, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS,
-        // IPV6_TRANSPARENT, IPV6_FREEBIND.
-        IPV6 => matches!(option, 3..=6 | 34 | 35 | 36 | 54 | 55 | 57 | 59 | 75 | 78),
+        // IPV6_TRANSPARENT, IPV6_FREEBIND; IPV6_ADD_MEMBERSHIP, IPV6_JOIN_ANYCAST, MCAST_JOIN_GROUP,
+        // MCAST_JOIN_SOURCE_GROUP.
+        IPV6 => {
+            matches!(option, 3..=6 | 20 | 27 | 34 | 35 | 36 | 42 | 46 | 54 | 55 | 57 | 59 | 75 | 78)
+        }
         // TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS, TCP_REPAIR_WINDOW.
         TCP => matches!(option, 19 | 20 | 21 | 22 | 29),
         // UDP_ENCAP: what comes in is taken for another protocol's.
@@ -56,6 +61,11 @@ mod tests {
             ("SO_MAX_PACING_RATE", SOCKET, 47),
             ("TCP_REPAIR", TCP, 19),
             ("UDP_ENCAP", UDP, 100),
+            ("IP_ADD_MEMBERSHIP", IP, 35),
+            ("IP_ADD_SOURCE_MEMBERSHIP", IP, 39),
+            ("MCAST_JOIN_GROUP", IP, 42),
+            ("IPV6_ADD_MEMBERSHIP", IPV6, 20),
+            ("MCAST_JOIN_SOURCE_GROUP", IPV6, 46),
         ] {
             assert!(refused(level, option), "{what} could be set");
         }

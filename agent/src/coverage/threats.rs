@@ -60,10 +60,10 @@ pub(super) const ALL: &[Row] = &[
     row(
         "A6",
         "a delegated cgroup lets the agent move itself out",
-        Only(
-            Watch,
+        Always(
             Partly,
-            "a slice that root owns keeps it in; that a task leaves is not seen on this kernel",
+            "a slice that root owns keeps an ordinary user in; a task of root moves itself out where it may \
+             write the cgroup files, which is told where the kernel tells of it",
         ),
     ),
     row("A7", "a nested cgroup misses its rule", Hooks(EVERY)),
@@ -87,7 +87,16 @@ pub(super) const ALL: &[Row] = &[
     row("B3", "unspecified addresses reach loopback", Hooks(ADDRESS)),
     row("B4", "IPv6 routing headers", Hooks(&["egress", "setsockopt"])),
     row("B5", "IPv4 source routes", Hooks(&["egress", "setsockopt"])),
-    row("B6", "link-local, broadcast and multicast", Hooks(ADDRESS)),
+    row(
+        "B6",
+        "link-local, broadcast and multicast",
+        AsFar(
+            &["connect4", "connect6", "sendmsg4", "sendmsg6", "setsockopt"],
+            Partly,
+            "nothing is sent there; a 32-bit system call may still join a group, of which the kernel tells \
+             the link: `grantctl run` and the drop-in refuse such calls",
+        ),
+    ),
     row("B7", "Multipath TCP opens other paths", Hooks(CREATE)),
     row("B8", "UDP on a grant for TCP", Hooks(ADDRESS)),
     row("B9", "an outsider connects in and reads", Hooks(PACKETS)),
