@@ -16,5 +16,6 @@ pub mod intake;
 pub mod kernel;
 pub mod keys;
 pub mod ledger;
+pub mod proc;
 pub mod runtime;
 pub mod text;

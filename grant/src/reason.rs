@@ -164,6 +164,10 @@ reasons! {
     WorkloadUnknown = "workload_unknown", 16, 404;
     /// The workload is configured but does not exist on this host now.
     WorkloadAbsent = "workload_absent", 16, 409;
+    /// Another than root can move the workload's processes out of what confines them.
+    WorkloadDelegated = "workload_delegated", 16, 409;
+    /// A task of the workload has rights by which it could undo what confines it.
+    WorkloadPrivileged = "workload_privileged", 16, 409;
     /// `boot_id` is not this boot of this host.
     BootIdMismatch = "boot_id_mismatch", 16, 409;
     /// `invocation_id` is not the workload's.

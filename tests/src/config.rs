@@ -54,6 +54,8 @@ pub struct WorkloadEntry {
     pub subjects: Vec<String>,
     /// `max_live_grants`.
     pub max_live_grants: u32,
+    /// `allow_privileged`: many tests try what root cannot do.
+    pub allow_privileged: bool,
     /// Further lines of the section, as they stand in the file.
     pub more: Vec<String>,
 }
@@ -122,6 +124,7 @@ impl WorkloadEntry {
         writeln!(text, "max_live_grants = {}", self.max_live_grants)?;
         // Tests push as fast as they can.
         writeln!(text, "grant_rate = {{ grants = 1000000, per = \"1m\" }}")?;
+        writeln!(text, "allow_privileged = {}", self.allow_privileged)?;
         self.more.iter().try_for_each(|line| writeln!(text, "{line}"))
     }
 }

@@ -14,6 +14,7 @@ pub mod check;
 pub mod cleanup;
 pub mod clock;
 pub mod config;
+pub mod container;
 pub mod control_plane;
 pub mod ctl;
 pub mod daemon;

@@ -144,7 +144,9 @@ impl Netns {
         Ok(())
     }
 
-    fn path(&self) -> PathBuf {
+    /// A file that is the namespace, for as long as this process holds it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
 

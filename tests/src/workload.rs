@@ -148,18 +148,7 @@ impl Workload {
     pub fn start(&self, arguments: &[&str]) -> Result<Running> {
         let mut command = self.probe(arguments)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = self.netns.spawn(&mut command)?;
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().context("the probe's output")?;
-        let (sender, lines) = sync_channel(QUEUE);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Running { child, stdin, lines })
+        Running::of(self.netns.spawn(&mut command)?)
     }
 
     /// Holds a connection open, with a request every `interval_ms`; without, it is idle.
@@ -172,12 +161,7 @@ impl Workload {
             Some(_) => self.start(&["hold", "--interval-ms", &interval, &to])?,
             None => self.start(&["hold", "--idle", &to])?,
         };
-        match running.next(Duration::from_secs(5))? {
-            Held::Connected { local, .. } => Ok(Holding { local, running }),
-            other @ (Held::Exchange { .. } | Held::Broke { .. }) => {
-                bail!("a connection that should be held does not stand: {other:?}")
-            }
-        }
+        Holding::of(running)
     }
 
     /// The same with a connected datagram socket.
@@ -241,6 +225,24 @@ pub struct Running {
 }
 
 impl Running {
+    /// Follows a probe that was started with both ends piped.
+    ///
+    /// # Errors
+    /// When its output is not.
+    pub fn of(mut child: Child) -> Result<Self> {
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().context("the probe's output")?;
+        let (sender, lines) = sync_channel(QUEUE);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, stdin, lines })
+    }
+
     /// Its next report.
     ///
     /// # Errors
@@ -323,6 +325,19 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// Waits until the connection of `probe hold` stands.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn of(running: Running) -> Result<Self> {
+        match running.next(Duration::from_secs(10))? {
+            Held::Connected { local, .. } => Ok(Self { local, running }),
+            other @ (Held::Exchange { .. } | Held::Broke { .. }) => {
+                bail!("a connection that should be held does not stand: {other:?}")
+            }
+        }
+    }
+
     /// The process id of the client.
     #[must_use]
     pub fn pid(&self) -> u32 {

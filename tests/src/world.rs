@@ -313,6 +313,7 @@ fn config_file(
         cgroup: format!("{slice}/{name}"),
         subjects: vec![format!("{{ cid = {client:?} }}")],
         max_live_grants: 256,
+        allow_privileged: true,
         more: Vec::new(),
     };
     let all = "ports = [{ from = 1, to = 65535 }]";

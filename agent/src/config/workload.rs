@@ -45,6 +45,8 @@ pub struct WorkloadConfig {
     pub unix_sockets: Vec<PathBuf>,
     /// Whether it may make user namespaces, where the guard is in effect.
     pub user_namespaces: bool,
+    /// Whether its tasks may have rights by which they could undo what confines them.
+    pub allow_privileged: bool,
 }
 
 /// How `grantctl run` starts a workload's commands.
@@ -116,6 +118,8 @@ fn workload(
     let max_sockets = section
         .optional("max_sockets")
         .map_or(Some(capacity::DEFAULT_MAX_SOCKETS), |value| value.integer(1..=HARD_MAX_SOCKETS));
+    let allow_privileged =
+        section.optional("allow_privileged").map_or(Some(false), |value| value.boolean());
     let hide = paths(section, "hide");
     let unhide = paths(section, "unhide");
     let unix_sockets = paths(section, "unix_sockets");
@@ -130,6 +134,7 @@ fn workload(
         max_sockets: max_sockets?,
         unix_sockets: unix_sockets?,
         user_namespaces: user_namespaces?,
+        allow_privileged: allow_privileged?,
     };
     let policy = WorkloadPolicy {
         name,

@@ -67,6 +67,17 @@ impl Enforcer {
         self.recorder.record(Event::Finding(finding), self.clock.now().unix_ms());
     }
 
+    pub(super) fn audit_workload_finding(
+        &self,
+        kind: FindingKind,
+        name: &WorkloadName,
+        detail: String,
+    ) {
+        let mut finding = Finding::new(kind, detail);
+        finding.workload = Some(self.audit_workload(name));
+        self.recorder.record(Event::Finding(finding), self.clock.now().unix_ms());
+    }
+
     pub(super) fn audit_grant(
         &self,
         grant: &VerifiedGrant,

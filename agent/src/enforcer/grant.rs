@@ -169,6 +169,7 @@ impl Enforcer {
             let detail = format!("no cgroup {}: start the workload first", path.display());
             return Err(grant.refuse(Reason::WorkloadAbsent, detail));
         };
+        self.check_trust(grant)?;
         if let Some(wanted) = grant.invocation_id()
             && kernel::invocation_id(&path).as_deref() != Some(wanted.as_str())
         {

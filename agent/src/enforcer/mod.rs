@@ -13,6 +13,8 @@ mod moves;
 mod restore;
 mod revoke;
 mod self_check;
+mod tasks;
+mod trust;
 mod view;
 mod workloads;
 
@@ -86,6 +88,8 @@ pub struct WorkloadSettings {
     pub unix_sockets: Vec<PathBuf>,
     /// Whether it may make user namespaces.
     pub user_namespaces: bool,
+    /// Whether its tasks may have rights by which they could undo what confines them.
+    pub allow_privileged: bool,
 }
 
 /// The owner of all enforcement state.
@@ -112,6 +116,10 @@ pub struct Enforcer {
     tampered: Vec<String>,
     /// When it did, `CLOCK_BOOTTIME` nanoseconds.
     tampered_at: Option<u64>,
+    /// The processes of the slice.
+    tasks: tasks::Tasks,
+    /// Which workloads cannot be held to what they are granted.
+    trust: trust::Trust,
     /// Told to stop.
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.
@@ -163,7 +171,15 @@ impl Enforcer {
                     if looks.is_multiple_of(CHECK_EVERY) {
                         self.self_check(looks.is_multiple_of(CONTENTS_EVERY));
                     }
-                    self.look_at_sockets(looks.is_multiple_of(SOCKETS_EVERY));
+                    let watched = moves.is_some() && self.kernel.watch_state().sees_moves();
+                    let thoroughly = looks.is_multiple_of(SOCKETS_EVERY);
+                    if !watched || thoroughly || looks == 1 {
+                        self.look_at_tasks(watched);
+                    }
+                    if thoroughly || looks == 1 {
+                        self.look_at_trust();
+                    }
+                    self.look_at_sockets(thoroughly);
                     if looks.is_multiple_of(PRUNE_EVERY) {
                         self.prune();
                     }

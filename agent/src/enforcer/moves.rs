@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use grantd_audit::event::FindingKind;
-use grantd_common::{MoveKind, WorkloadId};
+use grantd_common::{Move, MoveKind, WorkloadId};
 use tokio::io::unix::AsyncFd;
 
 use super::Enforcer;
@@ -84,6 +84,20 @@ impl Enforcer {
             }
             if cgroups || lost > 0 {
                 self.look_at_cgroups();
+            }
+            if lost > 0 {
+                self.look_at_tasks(false);
+            }
+            let entered: Vec<Move> = taken
+                .iter()
+                .filter(|(_, kind)| matches!(kind, MoveKind::Entered))
+                .map(|(told, _)| *told)
+                .collect();
+            if !entered.is_empty() {
+                self.entered(&entered);
+            }
+            for (told, _) in taken.iter().filter(|(_, kind)| matches!(kind, MoveKind::Left)) {
+                self.left(told);
             }
             if taken.len() < BATCH {
                 return;

@@ -80,6 +80,8 @@ impl Enforcer {
             cutting: Default::default(),
             tampered: Vec::new(),
             tampered_at: None,
+            tasks: Default::default(),
+            trust: Default::default(),
             stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),

@@ -26,6 +26,8 @@ pub(super) struct Workload {
     pub(super) path: PathBuf,
     /// How the config wants its commands started.
     pub(super) launch: LaunchConfig,
+    /// Whether its tasks may have dangerous capabilities.
+    pub(super) allow_privileged: bool,
     /// Its cgroup's id while it exists.
     pub(super) cgroup: Option<u64>,
 }
@@ -37,13 +39,15 @@ impl Enforcer {
         let mut numbered = std::collections::HashMap::new();
         let mut rules = HostRules::default();
         for settings in self.settings.workloads.clone() {
-            let WorkloadSettings { name, path, launch, callers, max_sockets, .. } = settings;
+            let WorkloadSettings {
+                name, path, launch, callers, max_sockets, allow_privileged, ..
+            } = settings;
             let id = WorkloadId(self.ledger.workload_id(&name)?);
             let cgroup =
                 self.workloads.get(&name).filter(|w| w.path == path).and_then(|w| w.cgroup);
             callers.into_iter().for_each(|rule| rules.let_in(id, rule));
             rules.limit(id, max_sockets);
-            numbered.insert(name, Workload { id, path, launch, cgroup });
+            numbered.insert(name, Workload { id, path, launch, allow_privileged, cgroup });
         }
         self.workloads = numbered;
         Ok(self.compiler.set_host_rules(rules))

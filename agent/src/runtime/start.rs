@@ -294,6 +294,7 @@ pub(super) fn settings(config: &Config, boot_id: &str) -> Result<Settings, Error
                 max_sockets: w.max_sockets,
                 unix_sockets: w.unix_sockets.clone(),
                 user_namespaces: w.user_namespaces,
+                allow_privileged: w.allow_privileged,
             })
             .collect(),
         cgroup_mount: mount,

@@ -131,6 +131,14 @@ pub enum FindingKind {
     DecodeFailed,
     /// The spool had a torn or damaged record, or wrong permissions, and was repaired.
     SpoolRepaired,
+    /// A process left the enforced slice.
+    TaskLeft,
+    /// A process came into the slice with sockets that were made outside.
+    LateEnrolment,
+    /// Another than root can move a workload's processes.
+    WorkloadDelegated,
+    /// A workload's task has rights by which it could undo what confines it.
+    WorkloadPrivileged,
 }
 
 impl FindingKind {
@@ -147,6 +155,10 @@ impl FindingKind {
             FindingKind::KeysStale => "keys_stale",
             FindingKind::DecodeFailed => "decode_failed",
             FindingKind::SpoolRepaired => "spool_repaired",
+            FindingKind::TaskLeft => "task_left",
+            FindingKind::LateEnrolment => "late_enrolment",
+            FindingKind::WorkloadDelegated => "workload_delegated",
+            FindingKind::WorkloadPrivileged => "workload_privileged",
         }
     }
 }

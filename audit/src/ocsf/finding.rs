@@ -98,5 +98,11 @@ fn describe(kind: FindingKind) -> (&'static str, Id) {
         FindingKind::KeysStale => ("Keys are stale", names::HIGH),
         FindingKind::DecodeFailed => ("A kernel event could not be decoded", names::HIGH),
         FindingKind::SpoolRepaired => ("The audit spool was repaired", names::MEDIUM),
+        FindingKind::TaskLeft => ("A process left its confinement", names::CRITICAL),
+        FindingKind::LateEnrolment => ("A process was confined late", names::HIGH),
+        FindingKind::WorkloadDelegated => {
+            ("A workload can be moved out of its confinement", names::HIGH)
+        }
+        FindingKind::WorkloadPrivileged => ("A workload can undo its confinement", names::HIGH),
     }
 }

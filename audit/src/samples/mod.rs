@@ -91,6 +91,26 @@ pub fn all() -> Vec<Sample> {
             Event::Lifecycle(parts::lifecycle()),
         ),
         sample("Finding", "something is not as it should be", Event::Finding(parts::finding())),
+        sample(
+            "Finding: a process left",
+            "a process of the enforced slice was moved out of it",
+            Event::Finding(parts::task_left()),
+        ),
+        sample(
+            "Finding: a process came late",
+            "a process was moved into the slice, and its sockets from outside were ended",
+            Event::Finding(parts::late_enrolment()),
+        ),
+        sample(
+            "Finding: a delegated workload",
+            "a cgroup between a workload and the root is not root's alone; no grant is taken for it",
+            Event::Finding(parts::delegated()),
+        ),
+        sample(
+            "Finding: a privileged workload",
+            "a workload's task has dangerous capabilities; no grant is taken for it",
+            Event::Finding(parts::privileged()),
+        ),
         sample("Loss", "events are missing from the record", Event::Loss(parts::loss())),
     ]
 }
@@ -150,6 +170,10 @@ pub fn extremes() -> Vec<Event> {
         Found::KeysStale,
         Found::DecodeFailed,
         Found::SpoolRepaired,
+        Found::TaskLeft,
+        Found::LateEnrolment,
+        Found::WorkloadDelegated,
+        Found::WorkloadPrivileged,
     ];
     events.extend(kinds.map(|kind| Event::Finding(Finding::new(kind, ""))));
     let sources = [

@@ -182,6 +182,55 @@ pub(super) fn finding() -> Finding {
     }
 }
 
+pub(super) fn task_left() -> Finding {
+    let detail = "process 4711 (psql) of coding-agent left the enforced slice: process 1 of uid 0 moved it. \
+                  What it opens now is not confined; end it, and find out who could move it";
+    Finding {
+        workload: Some(workload()),
+        process: Some(moved()),
+        evidence: vec![
+            ("by_pid".into(), text("1")),
+            ("by_uid".into(), text("0")),
+            ("to_cgroup_id".into(), text("1187")),
+        ],
+        ..Finding::new(FindingKind::TaskLeft, detail)
+    }
+}
+
+pub(super) fn late_enrolment() -> Finding {
+    let detail = "process 4711 (psql) came into coding-agent with 2 sockets that were made outside; 2 of them \
+                  were ended. Start agents inside (`grantctl run`)";
+    Finding {
+        workload: Some(workload()),
+        process: Some(moved()),
+        evidence: vec![
+            ("sockets".into(), text("2")),
+            ("ended".into(), text("2")),
+            ("by_pid".into(), text("1")),
+            ("by_uid".into(), text("0")),
+        ],
+        ..Finding::new(FindingKind::LateEnrolment, detail)
+    }
+}
+
+pub(super) fn delegated() -> Finding {
+    let detail = "workload coding-agent can be moved out of its confinement: \
+                  /sys/fs/cgroup/agents.slice/cgroup.procs belongs to uid 997. Give the cgroup back to root \
+                  (Delegate=no, chown root); until then no grant is taken for it";
+    Finding { workload: Some(workload()), ..Finding::new(FindingKind::WorkloadDelegated, detail) }
+}
+
+pub(super) fn privileged() -> Finding {
+    let detail = "task 4711 (psql) of workload coding-agent has NET_RAW: it can undo what confines it. Start it \
+                  without (`grantctl run`, or CapabilityBoundingSet= in its unit), or set \
+                  allow_privileged = true; until then no grant is taken for it";
+    Finding { workload: Some(workload()), ..Finding::new(FindingKind::WorkloadPrivileged, detail) }
+}
+
+fn moved() -> Process {
+    Process { pid: 4_711, comm: text("psql"), ..Process::default() }
+}
+
 pub(super) fn loss() -> Loss {
     Loss {
         attempts: 1_500,

@@ -17,7 +17,8 @@ pub(crate) use kernel::{Kernel, Machine, kernel, machine};
 pub(crate) use toolchain::{BpfToolchain, Linter};
 
 /// Programs that the end-to-end tests and the demo start, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+const TEST_PROGRAMS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("runc", "runc")];
 
 /// Finds or installs the BPF toolchain and what the tests start; what is there already is left alone.
 ///

@@ -56,6 +56,7 @@ fn every_value_of_the_file_arrives() {
 fn who_may_connect_to_a_workload_is_read_and_without_a_word_it_is_nobody() {
     assert_eq!(good().workloads[0].listen, []);
     assert_eq!(good().workloads[0].max_sockets, 65_536);
+    assert!(!good().workloads[0].allow_privileged);
     let text = with(
         "[[workload]]",
         "max_sockets = 12\nlisten = [{ port = 8080, protocol = \"udp\", from = [\"10.2.0.0/16\", \"fd00::1\"] }]",
