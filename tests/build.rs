@@ -1,25 +1,36 @@
-//! Builds `escapes/`, the program that tries to get out of the box. It is C because most of what it does
-//! is a bare system call, and this crate has no unsafe code.
+//! Builds the programs of the tests that are C: what they do is bare system calls, and this crate has no
+//! unsafe code.
 
 use std::path::Path;
 use std::process::{Command, exit};
 
+/// Directories with the sources of one program each, which is called as its directory.
+const PROGRAMS: [&str; 2] = ["calls", "escapes"];
+
 fn main() {
-    println!("cargo::rerun-if-changed=escapes");
     println!("cargo::rerun-if-env-changed=CC");
     let out = std::env::var("OUT_DIR").unwrap_or_default();
-    let program = Path::new(&out).join("escapes");
-    // Static where the system has a static libc: the same program then runs in a bare virtual machine.
-    if let Err(why) = compile(&program, &["-static"]).or_else(|_| compile(&program, &[])) {
-        eprintln!("{why}");
-        exit(1);
+    for name in PROGRAMS {
+        println!("cargo::rerun-if-changed={name}");
+        let program = Path::new(&out).join(name);
+        // Static where the system has a static libc: the same program then runs in a bare virtual machine.
+        let built = compile(name, &program, &["-static"]).or_else(|_| compile(name, &program, &[]));
+        if let Err(why) = built {
+            complain(&why);
+            exit(1);
+        }
     }
 }
 
-fn compile(program: &Path, link: &[&str]) -> Result<(), String> {
+#[expect(clippy::print_stderr, reason = "cargo shows what a build script says when it fails")]
+fn complain(why: &str) {
+    eprintln!("{why}");
+}
+
+fn compile(name: &str, program: &Path, link: &[&str]) -> Result<(), String> {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    let mut sources: Vec<_> = std::fs::read_dir("escapes")
-        .map_err(|error| format!("reading tests/escapes: {error}"))?
+    let mut sources: Vec<_> = std::fs::read_dir(name)
+        .map_err(|error| format!("reading tests/{name}: {error}"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
         .collect();
@@ -37,5 +48,5 @@ fn compile(program: &Path, link: &[&str]) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("building tests/escapes: {}", String::from_utf8_lossy(&output.stderr)))
+    Err(format!("building tests/{name}: {}", String::from_utf8_lossy(&output.stderr)))
 }

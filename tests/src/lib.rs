@@ -23,6 +23,7 @@ pub mod grants;
 pub mod issuer;
 pub mod jose;
 pub mod kernel_view;
+pub mod launch;
 pub mod machine;
 pub mod netns;
 pub mod okta;
