@@ -1,4 +1,5 @@
-//! Lists datagram sockets with what is stored about them: sock_diag(7) shows that of TCP sockets only.
+//! Lists sockets with what is stored about them, but for connected TCP ones: sock_diag(7) shows that of TCP
+//! sockets only. One without a destination is of either protocol.
 
 use core::ffi::c_void;
 
@@ -31,7 +32,7 @@ pub(crate) fn datagram(element: *const Element) -> i32 {
         if socket.is_null() || state.is_null() {
             return 0;
         }
-        if (*state).destination.protocol.0 != Protocol::UDP.0 {
+        if (*state).destination.protocol.0 == Protocol::TCP.0 {
             return 0;
         }
         let cookie = bpf_get_socket_cookie(socket);

@@ -15,6 +15,9 @@ pub struct Open {
     pub whom: Whom,
     /// The probes that are instances of it.
     pub probes: &'static [&'static str],
+    /// Whether the daemon ends such sockets as soon as it sees them, so that some get through before it does and
+    /// some do not.
+    pub raced: bool,
 }
 
 /// Who gets through.
@@ -44,7 +47,7 @@ impl Open {
 pub const OPEN_WITHOUT_GUARD: &[Open] = &[
     Open {
         threat: "A2",
-        reason: "a socket that was connected, or needs no connection, before it came in: plain send meets no hook",
+        reason: "a socket that was connected, or needs no connection, before its process came in: plain send meets no hook",
         whom: Whom::All,
         probes: &[
             "inherited_connected_send",
@@ -57,40 +60,51 @@ pub const OPEN_WITHOUT_GUARD: &[Open] = &[
             "inherited_listener",
             "inherited_raw",
             "inherited_packet",
-            "passed_connected_tcp",
-            "passed_connected_udp",
             "uring_inherited_connected",
         ],
+        raced: true,
+    },
+    Open {
+        threat: "A2",
+        reason: "the same, passed in by a process outside",
+        whom: Whom::All,
+        probes: &["passed_connected_tcp", "passed_connected_udp"],
+        raced: false,
     },
     Open {
         threat: "A4",
         reason: "a process of the same user outside lends its descriptors, its registers and its memory",
         whom: Whom::All,
         probes: &["taken_connected_tcp", "victim_by_ptrace", "victim_by_memory"],
+        raced: false,
     },
     Open {
         threat: "A6",
         reason: "root owns the cgroups, and moves itself out of one",
         whom: Whom::Root,
         probes: &["moved_out", "born_outside"],
+        raced: false,
     },
     Open {
         threat: "C3",
         reason: "packet sockets pass below every cgroup hook",
         whom: Whom::Raw,
         probes: &["packet_datagram", "packet_raw", "packet_old"],
+        raced: false,
     },
     Open {
         threat: "B6",
         reason: "the setsockopt hook is not asked for 32-bit calls, and the kernel itself reports a membership",
         whom: Whom::All,
         probes: &["int80_membership"],
+        raced: false,
     },
     Open {
         threat: "D1",
         reason: "whoever listens at a unix socket of the file system sends for the workload",
         whom: Whom::All,
         probes: &["unix_stream_path", "unix_stream_symlink"],
+        raced: false,
     },
     Open {
         threat: "D3",
@@ -102,11 +116,13 @@ pub const OPEN_WITHOUT_GUARD: &[Open] = &[
             "unix_datagram_sendto",
             "unix_datagram_connect",
         ],
+        raced: false,
     },
     Open {
         threat: "C6",
         reason: "netlink sockets for users carry datagrams to any process of the same network namespace",
         whom: Whom::All,
         probes: &["netlink_user"],
+        raced: false,
     },
 ];

@@ -231,6 +231,19 @@ pub fn scenario(test: impl FnOnce(&mut World) -> Result<()>) {
     scenario_in(World::start(), test);
 }
 
+/// The same where the guard is off: for what would never come to be tried where it is in effect.
+///
+/// # Panics
+/// When the test fails, with what helps to understand it.
+pub fn unguarded_scenario(test: impl FnOnce(&mut World) -> Result<()>) {
+    let world = World::assemble(Shape::okta()).and_then(|mut world| {
+        world.daemon.reconfigure(|config| config.guard = "off")?;
+        world.daemon.start()?;
+        Ok(world)
+    });
+    scenario_in(world, test);
+}
+
 /// Runs a test in a deployment that was prepared for it.
 ///
 /// # Panics

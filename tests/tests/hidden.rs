@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use grantd_e2e::launch::{Answers, Launcher, expect, text};
 use grantd_e2e::programs;
-use grantd_e2e::world::{World, scenario};
+use grantd_e2e::world::{World, scenario, unguarded_scenario};
 use serde_json::json;
 
 /// A directory below /run with a socket in it that everybody may use, as a container engine's or a bus's.
@@ -56,7 +56,7 @@ fn connected(launcher: &Launcher<'_>, socket: &str) -> Result<Answers> {
 
 #[test]
 fn d01_d02_d04_a_socket_of_an_engine_or_a_bus_is_not_there() {
-    scenario(|world| {
+    unguarded_scenario(|world| {
         let engine = Engine::below_run(world)?;
         let socket = engine.socket.clone();
         {
@@ -111,7 +111,7 @@ fn kept_below_run() -> usize {
 
 #[test]
 fn d03_what_the_config_hides_is_not_reached_wherever_it_is() {
-    scenario(|world| {
+    unguarded_scenario(|world| {
         let engine = Engine::start(world.workdir.path().join("engine"))?;
         let socket = engine.socket.clone();
         let before = connected(&Launcher::new(world)?, &socket)?;

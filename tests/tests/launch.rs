@@ -341,6 +341,8 @@ fn p14_confinement_outlives_its_launcher_and_needs_no_proxy_settings() {
             command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = world.host.spawn(&mut command)?;
             let mut stdout = child.stdout.take().context("its output")?;
+            // Waiting for the launcher would close it.
+            let mut stdin = child.stdin.take().context("its input")?;
             let mut ready = [0; 11];
             stdout.read_exact(&mut ready)?;
             assert_eq!(&ready, b"ready done\n");
@@ -348,7 +350,7 @@ fn p14_confinement_outlives_its_launcher_and_needs_no_proxy_settings() {
                 child.kill()?;
                 child.wait()?;
             }
-            child.stdin.take().context("its input")?.write_all(b"go\n")?;
+            stdin.write_all(b"go\n")?;
             let mut rest = String::new();
             stdout.read_to_string(&mut rest)?;
             assert_eq!(rest, format!("tcp {expected}\n"), "to {host}, launcher killed: {kill_it}");

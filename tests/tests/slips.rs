@@ -12,7 +12,7 @@ use grantd_e2e::container::Engine;
 use grantd_e2e::netns::{Netns, Prefix};
 use grantd_e2e::programs::not_run;
 use grantd_e2e::server::Server;
-use grantd_e2e::world::{A, World, at, scenario};
+use grantd_e2e::world::{A, World, at, scenario, unguarded_scenario};
 
 /// Whether the kernel lets the daemon watch cgroups: what the pins say.
 fn watched(world: &World) -> bool {
@@ -155,7 +155,7 @@ fn wait_for_finding(world: &World, kind: &str, about: u32) -> Result<()> {
 
 #[test]
 fn a03_what_a_process_opened_before_it_was_moved_in_is_ended_and_told() {
-    scenario(|world| {
+    unguarded_scenario(|world| {
         let granted = Server::tcp(&world.srv_a, at(A, 5432)?)?;
         let other = Server::tcp(&world.srv_a, at(A, 8080)?)?;
         let outside = world.coding.moved_to(&world.cgroups.outside());

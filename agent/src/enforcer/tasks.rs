@@ -159,6 +159,14 @@ impl Enforcer {
         if foreign.is_empty() {
             return Ok(());
         }
+        // What is stored about datagram sockets was listed before them: one that was opened in between, inside,
+        // is no stranger.
+        let diag = self.kernel.diag().map_err(|e| chain(&e))?;
+        let own = |(holder, socket): &(usize, DiagSocket)| {
+            let of = holders.get(*holder).map(|(_, of, _)| *of);
+            diag.stored(socket).is_some_and(|state| Some(state.workload) == of)
+        };
+        foreign.retain(|socket| !own(socket));
         let done = diag
             .destroy(&namespace, foreign.iter().map(|(_, socket)| socket))
             .map_err(|e| chain(&e))?;

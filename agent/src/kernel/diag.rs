@@ -102,6 +102,12 @@ impl Diag {
         Ok(Self { storage, datagrams })
     }
 
+    /// What was stored about a datagram socket when this was opened.
+    #[must_use]
+    pub fn stored(&self, socket: &DiagSocket) -> Option<SocketState> {
+        self.datagrams.get(&socket.cookie).copied()
+    }
+
     /// Hands each socket of a namespace to `take`.
     ///
     /// # Errors

@@ -57,8 +57,7 @@ const REPLACED: [Replaced; 9] = [
             "/dev/random",
             "/dev/urandom",
             "/dev/tty",
-            "/dev/ptmx",
-            "/dev/pts",
+            TERMINALS,
             "/dev/shm",
             "/dev/fd",
             "/dev/stdin",
@@ -74,6 +73,9 @@ const REPLACED: [Replaced; 9] = [
     Replaced { path: "/var/lib/incus", kept: &[] },
     Replaced { path: "/var/snap", kept: &[] },
 ];
+
+/// Where pseudo-terminals are. `/dev/ptmx` looks for them beside itself, so that it cannot be bound alone.
+const TERMINALS: &str = "/dev/pts";
 
 /// What nothing is ever run from, written to or looked up on.
 const LOCKED: MsFlags =
@@ -115,6 +117,8 @@ pub(super) fn apply(hide: &[PathBuf], keep: &[PathBuf]) -> Result<Vec<PathBuf>, 
 /// An entry of a replaced directory that stays.
 enum Kept {
     Link(PathBuf),
+    /// A file system of pseudo-terminals, which is its own and not the host's.
+    Terminals,
     Directory(OwnedFd),
     File(OwnedFd),
 }
@@ -135,6 +139,13 @@ fn replace(path: &Path, kept: &[&Path]) -> Result<(), LaunchError> {
         }
         match found {
             Kept::Link(target) => symlink(target, entry).map_err(at(entry))?,
+            Kept::Terminals => {
+                fs::create_dir_all(entry).map_err(at(entry))?;
+                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+                let options = Some("newinstance,ptmxmode=0666,mode=0620");
+                mount_at(Some("grantd"), entry, Some("devpts"), flags, options)?;
+                symlink("pts/ptmx", "/dev/ptmx").map_err(at(entry))?;
+            }
             Kept::Directory(fd) => {
                 fs::create_dir_all(entry).map_err(at(entry))?;
                 bind(&fd, entry)?;
@@ -154,6 +165,9 @@ fn hold(entry: &Path) -> io::Result<Option<Kept>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
+    if entry == Path::new(TERMINALS) && found.is_dir() {
+        return Ok(Some(Kept::Terminals));
+    }
     if found.is_symlink() {
         return fs::read_link(entry).map(|target| Some(Kept::Link(target)));
     }
