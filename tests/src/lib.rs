@@ -19,6 +19,7 @@ pub mod control_plane;
 pub mod ctl;
 pub mod daemon;
 pub mod escapes;
+pub mod everyday;
 pub mod grants;
 pub mod issuer;
 pub mod jose;

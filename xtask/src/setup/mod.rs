@@ -17,8 +17,20 @@ pub(crate) use kernel::{Kernel, Machine, kernel, machine};
 pub(crate) use toolchain::{BpfToolchain, Linter};
 
 /// Programs that the end-to-end tests and the demo start, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 3] =
-    [("ip", "iproute2"), ("nft", "nftables"), ("runc", "runc")];
+const TEST_PROGRAMS: [(&str, &str); 10] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("runc", "runc"),
+    // Everyday software, and what it talks to.
+    ("curl", "curl"),
+    ("git", "git"),
+    ("ssh", "openssh-client"),
+    // No package that starts a server of this machine's own.
+    ("dropbear", "dropbear-bin"),
+    ("node", "nodejs"),
+    ("psql", "postgresql-client"),
+    ("pg_ctlcluster", "postgresql"),
+];
 
 /// Finds or installs the BPF toolchain and what the tests start; what is there already is left alone.
 ///

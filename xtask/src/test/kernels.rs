@@ -20,9 +20,10 @@ const ALL: &str = "all";
 /// such as LSM programs and attachment at the cgroup root.
 const USUAL: &str = "6.12";
 
-/// The ways out that it is booted for: those that LSM programs close, or a socket's or process's origin. The
-/// others are the same on every kernel, and slow on an emulated one.
-const USUAL_WAYS: [&str; 6] = ["a01_", "a02_", "a03_", "a04_", "c0", "d0"];
+/// The tests that it is booted for, by how their names begin: ways out that LSM programs close, or the origin of
+/// a socket or process, and some everyday software. The others are the same on every kernel, and slow on an
+/// emulated one.
+const USUAL_WAYS: [&str; 7] = ["a01_", "a02_", "a03_", "a04_", "c0", "d0", "everyday_"];
 
 /// The words that `--kernel` takes.
 pub(super) const WORDS: [&str; 4] = [HOST, "6.1", "6.12", ALL];

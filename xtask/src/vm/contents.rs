@@ -19,7 +19,7 @@ const OWN: [&str; 4] = ["grantd", "grantctl", "probe", "demo"];
 
 /// Programs of this machine that tests start, each with the directories that it needs; one that is not here
 /// is not there, and a test that needs it says so. What is not listed comes from busybox.
-const PROGRAMS: [(&str, &[&str]); 16] = [
+const PROGRAMS: [(&str, &[&str]); 18] = [
     ("ip", &[]),
     // Busybox's own prefers what it has to the programs below.
     ("sh", &[]),
@@ -33,6 +33,8 @@ const PROGRAMS: [(&str, &[&str]); 16] = [
     ("curl", &[]),
     ("ssh", &[]),
     ("ssh-keygen", &[]),
+    ("dropbear", &[]),
+    ("dropbearkey", &[]),
     ("sshd", &[]),
     ("nft", &[]),
     ("iptables", &[]),
