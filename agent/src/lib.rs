@@ -4,6 +4,7 @@
 //! → kernel programs → [`events`] → audit. Each module owns one piece of state; see `docs/architecture.md`.
 
 pub mod admission;
+pub mod canary;
 pub mod clock;
 pub mod compile;
 pub mod config;

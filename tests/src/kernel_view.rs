@@ -55,7 +55,7 @@ impl KernelView {
         self.maps.with_file_name("links").join(hook)
     }
 
-    /// Counts what the maps hold.
+    /// Counts what the maps hold beyond the canary's own grant.
     ///
     /// # Errors
     /// When a map cannot be read.
@@ -64,11 +64,17 @@ impl KernelView {
             Map::HashMap(self.map("EXACT")?).try_into().context("EXACT")?;
         let ranges: LpmTrie<_, [u8; RANGE_KEY], [u8; RANGE_RULE]> =
             Map::LpmTrie(self.map("RANGES")?).try_into().context("RANGES")?;
-        let mut entries = Entries { live_slots: self.live_slots()?, ..Entries::default() };
-        for key in exact.keys() {
-            key.context("reading EXACT")?;
-            entries.exact += 1;
+        let mut entries = Entries::default();
+        let mut of_canary = None;
+        for rule in exact.iter() {
+            let (key, rule) = rule.context("reading EXACT")?;
+            if key.starts_with(&WorkloadId::CANARY.0.to_ne_bytes()) {
+                of_canary = rule.first_chunk().map(|slot| u32::from_ne_bytes(*slot));
+            } else {
+                entries.exact += 1;
+            }
         }
+        entries.live_slots = self.live_slots(of_canary)?;
         for key in ranges.keys() {
             key.context("reading RANGES")?;
             entries.ranges += 1;
@@ -119,11 +125,11 @@ impl KernelView {
         exact.insert(filled(key), filled(rule), 0).context("writing EXACT")
     }
 
-    fn live_slots(&self) -> Result<usize> {
+    fn live_slots(&self, but: Option<u32>) -> Result<usize> {
         let grants: Array<_, [u8; SLOT]> =
             Map::Array(self.map("GRANTS")?).try_into().context("GRANTS")?;
         let mut live = 0;
-        for slot in 0..capacity::GRANTS {
+        for slot in (0..capacity::GRANTS).filter(|slot| Some(*slot) != but) {
             let bytes = grants.get(&slot, 0).context("reading GRANTS")?;
             if bytes.iter().take(DEADLINE).any(|byte| *byte != 0) {
                 live += 1;

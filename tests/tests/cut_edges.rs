@@ -93,6 +93,10 @@ fn an_acknowledged_revocation_has_cut_its_connections_and_no_others() {
         pool.must("send other x 5")?;
         std::thread::sleep(Duration::from_millis(200));
         ensure!(pool.must("read other")?.count == 5, "the other grant's connection is silent");
+        // Although another grant of the workload lives on, under which they might have gone on.
+        world.spool.wait_for("the cuts", 3, RECORD, |r| {
+            r.kind() == CUT && r.reason() == "revoked" && r.grant() == first.jti
+        })?;
         denied("the revoked grant", &world.coding.tcp(servers[0].address())?)
     });
 }
@@ -170,7 +174,9 @@ fn p07_a_connected_datagram_socket_gets_an_error_within_100_ms_and_sends_nothing
                 (-50_000..100_000).contains(&late),
                 "{what} broke {late} µs after the deadline"
             );
-            ensure!(broke.error == "ECONNABORTED", "{what} broke otherwise: {broke:?}");
+            // One that sends may be refused at the deadline itself, before it is destroyed.
+            let refused = what.contains("busy") && broke.error == "EPERM";
+            ensure!(broke.error == "ECONNABORTED" || refused, "{what} broke otherwise: {broke:?}");
             ensure!(
                 what.contains("idle") || broke.exchanges > 50,
                 "{what} was not busy: {broke:?}"

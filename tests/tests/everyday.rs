@@ -73,7 +73,7 @@ fn everyday_git_clones_over_https() {
 }
 
 #[test]
-fn everyday_git_clones_and_pushes_over_ssh() {
+fn git_clones_and_pushes_over_ssh() {
     scenario(|world| {
         let test = "git over SSH";
         for name in ["dropbear", "dropbearkey", "ssh", "ssh-keygen", "unshare"] {

@@ -277,9 +277,9 @@ fn a_host_that_requires_the_guard_starts_only_where_all_of_it_is_in_effect() {
         }
         world.daemon.reconfigure(|config| config.guard = "off")?;
         if has {
-            world.daemon.restart()?
+            world.daemon.restart()?;
         } else {
-            world.daemon.start()?
+            world.daemon.start()?;
         }
         ensure!(!in_effect(world)?, "it was switched off");
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -42,6 +43,16 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Tries a denied and a granted connection, for the daemon that starts it
+    #[command(hide = true)]
+    CanaryProbe {
+        /// The cgroup to try them from
+        cgroup: PathBuf,
+        /// What nothing grants
+        denied: SocketAddr,
+        /// What is granted
+        granted: SocketAddr,
+    },
     /// Tries what the guard refuses, for the daemon that starts it
     #[command(hide = true)]
     GuardProbe {
@@ -79,6 +90,9 @@ fn main() -> ExitCode {
         Command::Run { config, check: false } => {
             log_to_stderr();
             daemon::run(config)
+        }
+        Command::CanaryProbe { cgroup, denied, granted } => {
+            ended(grantd::canary::run_probe(&cgroup, denied, granted))
         }
         Command::GuardProbe { wait: true, .. } => ended(wait()),
         Command::GuardProbe { cgroup, target, name, .. } => {

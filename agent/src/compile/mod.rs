@@ -303,6 +303,18 @@ impl Compiler {
         }
     }
 
+    /// Puts off the deadline of the canary's slot, which alone may live on: a grant ends when it was said to.
+    pub fn prolong_canary(&mut self, slot: u32, deadlines: Deadlines) -> Vec<Op> {
+        let Some(generation) = self.slots.generation(slot) else { return Vec::new() };
+        match self.live.get_mut(&slot) {
+            Some((WorkloadId::CANARY, old)) => {
+                *old = deadlines;
+                vec![Op::PutSlot { slot, value: running(generation, deadlines) }]
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// Makes a workload's cgroup known, and forgets those that it had before. Returns what changes.
     pub fn set_cgroup(&mut self, workload: WorkloadId, cgroup: Option<u64>) -> Vec<Op> {
         let stale: Vec<u64> = self

@@ -383,3 +383,15 @@ proptest! {
         prop_assert!(k.0.slots.values().all(|s| s.deadline_boot_ns == 0 && s.successor == 0));
     }
 }
+
+#[test]
+fn no_grant_lives_on_by_what_puts_off_the_canarys_deadline() {
+    let mut c = Compiler::default();
+    let to = [tcp("127.0.0.1", &[(80, 80)])];
+    let (grant, _) = c.open(&opening(A, 200, &to)).unwrap();
+    let (own, _) = c.open(&opening(WorkloadId::CANARY, 200, &to)).unwrap();
+    let later = Deadlines { boot_ns: 900, tai_ns: 900 };
+    assert_eq!(c.prolong_canary(grant.index, later), []);
+    let value = running(own.generation, later);
+    assert_eq!(c.prolong_canary(own.index, later), [Op::PutSlot { slot: own.index, value }]);
+}

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod canary;
 mod ceiling;
 mod control_plane;
 mod daemon;
@@ -25,6 +26,7 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use grantd_grant::{HostId, HostPolicy, HostPolicyParts};
@@ -68,6 +70,8 @@ pub struct Config {
     pub enforcement: EnforcementConfig,
     /// What is done about BPF LSM.
     pub guard: GuardMode,
+    /// Time between two rounds of the canary.
+    pub canary_period: Duration,
     /// Where each workload's processes are found, in the order of the file.
     pub workloads: Vec<WorkloadConfig>,
     /// The audit spool.
@@ -175,6 +179,7 @@ fn read<'d>(
         });
     let enforcement = enforcement::read(&mut root);
     let guard = guard::read(&mut root);
+    let canary_period = canary::read(&mut root);
     let workloads = workload::read(&mut root, enforcement.as_ref());
     let names = workloads
         .as_ref()
@@ -209,6 +214,7 @@ fn read<'d>(
         control_plane,
         enforcement: enforcement?,
         guard: guard?,
+        canary_period: canary_period?,
         workloads,
         audit: audit?,
         paths: paths?,

@@ -21,6 +21,8 @@ pub struct Facts {
     pub cut: bool,
     /// What is attached, pinned and written is compared with what the daemon left, all the time.
     pub self_check: bool,
+    /// A connection that nothing grants was just seen to be refused, and a granted one to pass.
+    pub canary: bool,
 }
 
 impl Facts {
@@ -121,6 +123,7 @@ enum Extra {
     Watch,
     Cut,
     SelfCheck,
+    Canary,
 }
 
 impl Extra {
@@ -130,6 +133,7 @@ impl Extra {
             Self::Watch => facts.watch,
             Self::Cut => facts.cut,
             Self::SelfCheck => facts.self_check,
+            Self::Canary => facts.canary,
         }
     }
 
@@ -139,6 +143,7 @@ impl Extra {
             Self::Watch => "the kernel tells of every cgroup that is made or left".to_owned(),
             Self::Cut => "by the packet checks, and sockets are destroyed".to_owned(),
             Self::SelfCheck => "found within seconds, told and repaired".to_owned(),
+            Self::Canary => "tried every few seconds: a denial is denied, a grant works".to_owned(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The list of known ways out, in the order of their IDs. A row that can be anything but closed needs a
 //! line in `docs/known-issues.md` that names its ID.
 
-use super::Extra::{Cut, Guard, SelfCheck, Watch};
+use super::Extra::{Canary, Cut, Guard, SelfCheck, Watch};
 use super::Row;
 use super::Rule::{self, Always, And, AsFar, Hooks, Only};
 use super::State::{Closed, Open, Partly};
@@ -211,7 +211,11 @@ pub(super) const ALL: &[Row] = &[
     ),
     row("F5", "a gap while programs are exchanged", Hooks(EVERY)),
     row("F6", "full maps", Hooks(&["sock_create", "egress"])),
-    row("F7", "kernel and daemon disagree about a layout", Hooks(EVERY)),
+    row(
+        "F7",
+        "kernel and daemon disagree about a layout",
+        And(EVERY, Canary, Partly, "nothing has shown just now that denials are denied"),
+    ),
     row(
         "F8",
         "a flood of denials hides the one that matters",

@@ -20,10 +20,10 @@ pub use client::{Client, ClientError};
 pub use control::Control;
 pub use peer::{Caller, Denied, authorise, cgroup_inside};
 pub use protocol::{
-    AuditStatus, Counter, Coverage, CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE, GrantPage,
-    GrantView, KernelView, KeysStatus, MAX_REPLY_LINE, MAX_REQUEST_LINE, PROTOCOL_VERSION,
-    Reloaded, Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked, Status, Threat,
-    WorkloadStatus,
+    AuditStatus, CanaryStatus, Counter, Coverage, CtlError, Enrolled, ErrorCode, GRANTS_PER_PAGE,
+    GrantPage, GrantView, KernelView, KeysStatus, MAX_REPLY_LINE, MAX_REQUEST_LINE,
+    PROTOCOL_VERSION, Reloaded, Reply, ReplyLine, Request, RequestLine, RevokeSelector, Revoked,
+    Status, Threat, WorkloadStatus,
 };
 pub use server::serve;
 

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use status::{AuditStatus, Counter, Coverage, KeysStatus, Status, Threat, WorkloadStatus};
+pub use status::{
+    AuditStatus, CanaryStatus, Counter, Coverage, KeysStatus, Status, Threat, WorkloadStatus,
+};
 
 /// Version of the protocol; both sides refuse any other.
 pub const PROTOCOL_VERSION: u16 = 1;

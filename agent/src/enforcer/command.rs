@@ -1,6 +1,7 @@
 //! What can be asked of the enforcer, and its answers.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,8 @@ use grantd_grant::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Enforcer, Settings};
+use super::{CanaryGround, CanaryView, Enforcer, Settings};
+use crate::canary::Outcome;
 use crate::clock::Now;
 use crate::coverage::Threat;
 use crate::ctl::{Enrolled, GrantPage, GrantView, WorkloadStatus};
@@ -59,6 +61,8 @@ pub struct EnforcerStatus {
     pub coverage: Vec<HookCoverage>,
     /// Every known way out, and how far it is closed.
     pub threats: Vec<Threat>,
+    /// The canary.
+    pub canary: CanaryView,
     /// The kernel's counters, indexes as in `grantd_common::event::counter`.
     pub counters: Vec<u64>,
 }
@@ -130,6 +134,14 @@ pub(super) enum Command {
         id: GrantId,
         reply: Reply<Result<Option<GrantView>, Refusal>>,
     },
+    BeginCanary {
+        granted: SocketAddr,
+        reply: Reply<Option<Result<CanaryGround, String>>>,
+    },
+    EndCanary {
+        outcome: Outcome,
+        reply: Reply<()>,
+    },
     LiveCount {
         reply: Reply<u64>,
     },
@@ -166,6 +178,11 @@ impl Enforcer {
                 answer(reply, self.grants(workload.as_deref(), after.as_deref(), limit));
             }
             Command::Grant { id, reply } => answer(reply, self.grant(&id)),
+            Command::BeginCanary { granted, reply } => answer(reply, self.begin_canary(granted)),
+            Command::EndCanary { outcome, reply } => {
+                self.end_canary(outcome);
+                answer(reply, ());
+            }
             Command::LiveCount { reply } => answer(reply, self.ledger.count() as u64),
         }
     }
@@ -344,6 +361,26 @@ impl EnforcerHandle {
     /// The ledger cannot be read.
     pub async fn grant(&self, id: GrantId) -> Result<Option<GrantView>, Refusal> {
         self.ask(|reply| Command::Grant { id, reply }).await?
+    }
+
+    /// Prepares a round of the canary, whose granted attempt goes to `granted`; nothing where there is no
+    /// slice to be in.
+    ///
+    /// # Errors
+    /// The daemon is stopping.
+    pub async fn begin_canary(
+        &self,
+        granted: SocketAddr,
+    ) -> Result<Option<Result<CanaryGround, String>>, Refusal> {
+        self.ask(|reply| Command::BeginCanary { granted, reply }).await
+    }
+
+    /// Ends it, with what it showed.
+    ///
+    /// # Errors
+    /// The daemon is stopping.
+    pub async fn end_canary(&self, outcome: Outcome) -> Result<(), Refusal> {
+        self.ask(|reply| Command::EndCanary { outcome, reply }).await
     }
 
     /// How many grants are live.

@@ -16,6 +16,8 @@ const MOST_CUT: usize = 131_072;
 #[derive(Debug, Default)]
 pub struct Directory {
     grants: RwLock<HashMap<u32, (u32, Arc<Grant>)>>,
+    /// Why grants ended that no other replaced, by slot and generation.
+    ends: RwLock<HashMap<u32, (u32, &'static str)>>,
     workloads: RwLock<HashMap<WorkloadId, Arc<Workload>>>,
     /// Cookies of datagram sockets whose end is on record, each with when it was allowed.
     cut: Mutex<BTreeSet<(u64, u64)>>,
@@ -30,6 +32,14 @@ impl Directory {
             .get(&of.slot())
             .filter(|(g, _)| *g == of.generation())
             .map(|(_, grant)| Arc::clone(grant))
+    }
+
+    /// Why this grant ended, if no other replaced it. The kernel cannot tell: it may let a connection go on
+    /// under another grant of the workload in both cases.
+    #[must_use]
+    pub fn end_of_grant(&self, of: GrantRef) -> Option<&'static str> {
+        let ends = self.ends.read().unwrap_or_else(PoisonError::into_inner);
+        ends.get(&of.slot()).filter(|(g, _)| *g == of.generation()).map(|(_, why)| *why)
     }
 
     /// The workload with this number.
@@ -58,6 +68,11 @@ impl Directory {
     pub(super) fn put_grant(&self, of: GrantRef, grant: Arc<Grant>) {
         let mut grants = self.grants.write().unwrap_or_else(PoisonError::into_inner);
         grants.insert(of.slot(), (of.generation(), grant));
+    }
+
+    pub(super) fn put_end_of_grant(&self, of: GrantRef, why: &'static str) {
+        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
+        ends.insert(of.slot(), (of.generation(), why));
     }
 
     pub(super) fn put_workload(&self, id: WorkloadId, workload: Workload) {

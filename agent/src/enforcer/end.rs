@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use grantd_audit::event::FindingKind;
-use grantd_common::WorkloadEntry;
+use grantd_common::{GrantRef, WorkloadEntry};
 use grantd_grant::{ControlPlaneKeys, GrantId, KeyId, Reason, Refusal};
 
 use super::Enforcer;
@@ -30,7 +30,7 @@ impl Enforcer {
             self.cut_or_retry(&ended);
         }
         for grant in &ended {
-            self.close_in_kernel(grant);
+            self.close_in_kernel(grant, cause);
         }
         if cause != EndCause::Expired {
             self.cut_or_retry(&ended);
@@ -52,7 +52,10 @@ impl Enforcer {
     }
 
     /// Ends one grant's slot and removes its rules.
-    pub(super) fn close_in_kernel(&mut self, grant: &LedgerGrant) {
+    pub(super) fn close_in_kernel(&mut self, grant: &LedgerGrant, cause: EndCause) {
+        let (slot, generation) = (grant.placement.slot, grant.placement.generation);
+        let why = if cause == EndCause::Expired { "expired" } else { "revoked" };
+        self.directory.put_end_of_grant(GrantRef::new(slot, generation), why);
         let ops = self.compiler.close(grant.placement.slot);
         let result = self.kernel.apply_all(&ops).and_then(|()| self.kernel.read_back(&ops));
         if let Err(error) = result {

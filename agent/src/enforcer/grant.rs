@@ -148,6 +148,9 @@ impl Enforcer {
         if let Some(trouble) = trouble.or(self.ledger_trouble.as_ref()) {
             return Err(grant.refuse(Reason::NotEnforcing, trouble.clone()));
         }
+        if let Some(what) = self.canary_let_through() {
+            return Err(grant.refuse(Reason::NotEnforcing, what));
+        }
         if !self.settings.unsynchronised_allowed && !self.clock.synchronised() {
             let detail = "the kernel holds this host's clock to be unsynchronised; start a time service, \
                           or set [time] unsynchronised = \"allow\"";

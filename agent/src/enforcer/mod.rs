@@ -3,6 +3,7 @@
 //! Everybody else sends it bounded messages through [`EnforcerHandle`] and waits for the answer.
 
 mod audit;
+mod canary;
 mod command;
 mod cut;
 mod directory;
@@ -28,6 +29,7 @@ use grantd_audit::Recorder;
 use grantd_grant::{HostPolicy, WorkloadName};
 use tokio::sync::mpsc;
 
+pub use canary::{CanaryGround, CanaryView};
 pub use command::{Applied, EnforcerHandle, EnforcerStatus, Revoked};
 pub use directory::Directory;
 pub use restore::{Start, StartError};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub unsynchronised_allowed: bool,
     /// This boot.
     pub boot_id: String,
+    /// Time between two rounds of the canary.
+    pub canary_period: Duration,
 }
 
 /// A workload of the config, as the enforcer goes by it.
@@ -120,6 +124,8 @@ pub struct Enforcer {
     tasks: tasks::Tasks,
     /// Which workloads cannot be held to what they are granted.
     trust: trust::Trust,
+    /// The canary's place, slot and last word.
+    canary: canary::CanaryState,
     /// Told to stop.
     stopping: bool,
     /// Why the slice is not followed just now; its hooks are where they were.

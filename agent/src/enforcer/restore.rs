@@ -82,6 +82,7 @@ impl Enforcer {
             tampered_at: None,
             tasks: Default::default(),
             trust: Default::default(),
+            canary: Default::default(),
             stopping: false,
             epoch: Arc::default(),
             since_unix_ms: now.unix_ms(),

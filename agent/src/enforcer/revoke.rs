@@ -88,7 +88,7 @@ impl Enforcer {
         now: Now,
     ) -> Result<(), String> {
         for grant in ended {
-            self.close_in_kernel(grant);
+            self.close_in_kernel(grant, cause);
         }
         let cut = if ended.is_empty() { Ok(()) } else { self.cut_grants(ended) };
         let by = EndedBy { peer: Some(peer), revocation: Some(id), ..EndedBy::default() };

@@ -1,5 +1,7 @@
 //! Whether the kernel still holds what this daemon left there, and putting it back.
 
+use std::path::PathBuf;
+
 use grantd_audit::event::{Finding, FindingKind};
 use grantd_common::WorkloadEntry;
 
@@ -20,9 +22,11 @@ impl Enforcer {
     /// with the model. What differs is an alarm, and is put back.
     pub(super) fn self_check(&mut self, contents: bool) {
         let now = self.clock.now().boot_ns;
+        let present = self.workloads.values().filter(|w| contents && w.cgroup.is_some());
+        let places: Vec<PathBuf> = present.map(|w| w.path.clone()).collect();
         let mut found: Vec<Found> = self
             .kernel
-            .self_check()
+            .self_check(&places)
             .into_iter()
             .map(|t| (t.what, t.repaired.map_err(|error| chain(&error))))
             .collect();

@@ -16,7 +16,8 @@ impl Enforcer {
         let noted = self.trouble.iter().chain(&self.slice_trouble).chain(&self.ledger_trouble);
         let detached = coverage.iter().filter(|c| !c.attached);
         let noted = noted.chain(&self.tampered);
-        noted.cloned().chain(detached.map(|c| format!("{}: {}", c.hook, c.detail))).collect()
+        let noted = noted.cloned().chain(self.canary_view().problem);
+        noted.chain(detached.map(|c| format!("{}: {}", c.hook, c.detail))).collect()
     }
 
     /// The known ways out, with the hooks as they were found.
@@ -27,6 +28,7 @@ impl Enforcer {
             guard: self.kernel.guard_state().in_effect().map(str::to_owned).collect(),
             cut: true,
             self_check: true,
+            canary: self.canary_passes(),
         })
     }
 
@@ -61,6 +63,7 @@ impl Enforcer {
                 .map(|at| self.boot_to_unix_ms(at)),
             threats: self.threats(&coverage),
             coverage,
+            canary: self.canary_view(),
             counters,
         }
     }

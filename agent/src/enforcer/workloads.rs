@@ -196,7 +196,7 @@ impl Enforcer {
 
     fn forget_removed_workloads(&mut self) {
         let known: std::collections::HashSet<WorkloadId> =
-            self.workloads.values().map(|w| w.id).collect();
+            self.workloads.values().map(|w| w.id).chain([WorkloadId::CANARY]).collect();
         let removed: Vec<WorkloadId> =
             self.compiler.workloads().filter(|w| !known.contains(w)).collect();
         for id in removed {

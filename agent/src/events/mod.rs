@@ -5,6 +5,7 @@
 //! process more than the verdict does.
 
 mod account;
+mod canary;
 mod process;
 mod record;
 mod written;
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::enforcer::Directory;
 use crate::kernel::{RingReader, watch as watch_fd};
 use account::Account;
+pub use canary::{CanaryEvent, CanaryTap, canary_tap};
 use process::Processes;
 pub use written::Written;
 
@@ -46,6 +48,7 @@ pub struct Pump {
     ready: AsyncFd<std::os::fd::OwnedFd>,
     recorder: Recorder,
     directory: Arc<Directory>,
+    canary: CanaryTap,
     clock: Arc<dyn Clock>,
     processes: Processes,
     account: Account,
@@ -64,6 +67,7 @@ impl Pump {
         reader: RingReader,
         recorder: Recorder,
         directory: Arc<Directory>,
+        canary: CanaryTap,
         clock: Arc<dyn Clock>,
         written: &Written,
     ) -> io::Result<Self> {
@@ -80,6 +84,7 @@ impl Pump {
             ready,
             recorder,
             directory,
+            canary,
             clock,
             processes: Processes::default(),
             account,
@@ -129,7 +134,7 @@ impl Pump {
     /// Takes a batch, and accounts for what is missing.
     fn round(&mut self) -> usize {
         let now = self.clock.now();
-        let Self { reader, recorder, directory, processes, account, .. } = self;
+        let Self { reader, recorder, directory, canary, processes, account, .. } = self;
         let ring = reader.ring();
         let taken = reader.drain(BATCH, |bytes| {
             let (event, kind, hook, reason) = match grantd_common::Event::decode(bytes) {
@@ -146,6 +151,9 @@ impl Pump {
                 }
             };
             account.took(event.cpu, event.sequence);
+            if canary.takes(&event, kind) {
+                return;
+            }
             let ended = matches!(kind, EventKind::Closed | EventKind::Reset);
             if ended && directory.end_is_on_record(event.cookie, event.opened_boot_ns) {
                 return;

@@ -29,7 +29,10 @@ pub(super) fn record(
         destination: socket_address(asked),
         rewritten_to: if rewritten { socket_address(&event.to) } else { None },
         hook: hook.as_str().into(),
-        reason: cause(kind, reason).into(),
+        reason: cause(kind, reason, || {
+            directory.end_of_grant(GrantRef::new(event.slot, event.generation))
+        })
+        .into(),
         workload: Some(workload(event, directory)),
         grant: directory
             .grant(GrantRef::new(event.slot, event.generation))
@@ -56,11 +59,16 @@ pub(super) fn record(
 }
 
 /// Why, as records show it: nothing for what was granted.
-const fn cause(kind: EventKind, reason: Reason) -> &'static str {
+fn cause(
+    kind: EventKind,
+    reason: Reason,
+    ended: impl FnOnce() -> Option<&'static str>,
+) -> &'static str {
     match (kind, reason) {
         (EventKind::Allowed | EventKind::Closed, Reason::Granted) => "",
         // The grant's own record says by whom and why.
         (EventKind::Reset, Reason::Ended) => "revoked",
+        (EventKind::Reset, Reason::Superseded) => ended().unwrap_or(reason.as_str()),
         (_, reason) => reason.as_str(),
     }
 }

@@ -17,6 +17,7 @@ mod load;
 mod maps;
 mod migrate;
 mod op;
+mod place;
 mod pod;
 mod ring;
 mod self_check;
@@ -33,6 +34,7 @@ pub use host::{Cgroup, cgroup_of, cgroup2_mount, invocation_id};
 pub use load::disarm;
 pub use maps::Contents;
 pub use op::{Callers, Op, Prefix};
+pub use place::Place;
 pub use ring::RingReader;
 pub use self_check::Tampered;
 pub use sys::{clock_synchronised, watch};
@@ -180,7 +182,7 @@ impl Kernel {
 
     fn prove_once(&mut self) -> bool {
         let pins = load::Pins::open(&self.setup.bpffs);
-        let proof = guard::Place::make(&self.slice.path).and_then(|place| {
+        let proof = Place::make(&self.slice.path, guard::PLACE).and_then(|place| {
             // As a workload that nothing is recorded of.
             let entry = WorkloadEntry { workload: WorkloadId::CANARY, flags: 0 };
             self.maps.apply(&[Op::PutWorkload { cgroup: place.id(), entry }])?;

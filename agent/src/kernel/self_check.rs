@@ -1,6 +1,8 @@
 //! What is attached and pinned, compared with what the daemon left, and put back.
 
+use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 
 use super::attach::HOOKS;
 use super::held::{Info, put_back};
@@ -17,8 +19,8 @@ pub struct Tampered {
 
 impl Kernel {
     /// Compares links, programs and pins with what was attached, and repairs what differs. Changes nothing
-    /// where all is as it was left.
-    pub fn self_check(&mut self) -> Vec<Tampered> {
+    /// where all is as it was left. Also asks which programs are in effect `below`, at cgroups of the slice.
+    pub fn self_check(&mut self, below: &[PathBuf]) -> Vec<Tampered> {
         if self.to_take_over {
             return Vec::new();
         }
@@ -32,7 +34,7 @@ impl Kernel {
                     let cgroup = if hook.at_root() { root.id } else { self.slice.id };
                     found.extend(self.check_hook(&pins, hook.name, cgroup));
                     if there {
-                        found.extend(self.check_effect(hook.name, hook.attach_type));
+                        found.extend(self.check_effect(hook.name, hook.attach_type, below));
                     }
                 }
             }
@@ -80,20 +82,34 @@ impl Kernel {
         &self,
         name: &'static str,
         attach_type: u32,
-    ) -> Option<(String, Result<(), Error>)> {
-        let ours = self.programs.id(name)?;
-        // At the slice every program is in effect: those of the root are inherited.
-        match sys::effective_programs(&self.slice.directory, attach_type) {
-            Ok(programs) if programs.contains(&ours) => None,
-            Ok(_) => Some((
-                format!("the program {name} is attached and not in effect at the slice"),
-                Err(Error::NotInEffect { hook: name }),
-            )),
-            // A slice that was just removed is followed by its own look.
-            Err(error) => {
-                tracing::debug!(%error, hook = name, "cannot ask which programs are in effect");
-                None
+        below: &[PathBuf],
+    ) -> Vec<(String, Result<(), Error>)> {
+        let Some(ours) = self.programs.id(name) else { return Vec::new() };
+        let not_at = |place: &dyn std::fmt::Display| {
+            let what = format!("the program {name} is attached and not in effect at {place}");
+            (what, Err(Error::NotInEffect { hook: name }))
+        };
+        // At the slice every program is in effect, and below it: those of the root are inherited.
+        let missing = |directory: &File| {
+            match sys::effective_programs(directory, attach_type) {
+                Ok(programs) => !programs.contains(&ours),
+                // A cgroup that was just removed is followed by its own look.
+                Err(error) => {
+                    tracing::debug!(%error, hook = name, "cannot ask which programs are in effect");
+                    false
+                }
+            }
+        };
+        let mut found = Vec::new();
+        if missing(&self.slice.directory) {
+            found.push(not_at(&"the slice"));
+        }
+        for path in below {
+            let Ok(directory) = host::open_cgroup(path) else { continue };
+            if missing(&directory.directory) {
+                found.push(not_at(&path.display()));
             }
         }
+        found
     }
 }

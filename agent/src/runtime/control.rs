@@ -17,8 +17,8 @@ use crate::admission::{Repeats, Terms};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ctl::{
-    AuditStatus, Caller, Control, Counter, Coverage, CtlError, Enrolled, ErrorCode, GrantPage,
-    GrantView, KeysStatus, Reloaded, Request, RevokeSelector, Revoked, Status, Threat,
+    AuditStatus, Caller, CanaryStatus, Control, Counter, Coverage, CtlError, Enrolled, ErrorCode,
+    GrantPage, GrantView, KeysStatus, Reloaded, Request, RevokeSelector, Revoked, Status, Threat,
 };
 use crate::enforcer::EnforcerHandle;
 use crate::intake::Counters;
@@ -155,6 +155,12 @@ impl Control for Shared {
                 })
                 .collect(),
             threats: enforcer.threats.into_iter().map(threat).collect(),
+            canary: CanaryStatus {
+                passed: enforcer.canary.passed,
+                failed: enforcer.canary.failed,
+                age_ms: enforcer.canary.age_ms,
+                problem: enforcer.canary.problem,
+            },
             losses: losses(&enforcer.counters, audit.lost()),
             verdicts: verdicts(&enforcer.counters),
             audit: AuditStatus {

@@ -32,6 +32,8 @@ pub(super) struct Live {
     pub(super) adopted: bool,
     pub(super) restored: u64,
     pub(super) listen: SocketAddr,
+    /// Whether the canary has passed since the start.
+    pub(super) proven: watch::Receiver<bool>,
 }
 
 impl Live {

@@ -65,15 +65,21 @@ pub async fn run(config_file: PathBuf) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(Error::signals)?;
     let mut live = start::start(config_file).await?;
-    notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(
-        adopted = live.adopted,
-        grants = live.restored,
-        "enforcing; pushes are taken at {}",
-        live.listen
-    );
+    let mut proven = live.proven.clone();
+    let mut ready = false;
     let failed = loop {
         tokio::select! {
+            // Not before the kernel was seen to refuse what it should. A canary that ended is a part that failed.
+            Ok(_) = proven.wait_for(|proven| *proven), if !ready => {
+                ready = true;
+                notify(&[sd_notify::NotifyState::Ready]);
+                tracing::info!(
+                    adopted = live.adopted,
+                    grants = live.restored,
+                    "enforcing; pushes are taken at {}",
+                    live.listen
+                );
+            }
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             // Beside this loop: a reload waits for the enforcer, and a stop must not wait for a reload.

@@ -70,6 +70,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("okta", old.okta != new.okta),
         ("control_plane.listen", old.control_plane.listen != new.control_plane.listen),
         ("enforcement", old.enforcement != new.enforcement),
+        ("canary", old.canary_period != new.canary_period),
         ("guard", old.guard != new.guard),
         ("audit", old.audit != new.audit),
         ("paths", old.paths != new.paths),

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::live::{Live, keep_watchdog_quiet};
 use super::parts::{CONTROL, DENIALS, ENFORCER, Ended, FLOWS, LISTENER, Parts};
 use crate::admission::PushAdmission;
+use crate::canary::Canary;
 use crate::clock::{Clock, SystemClock};
 use crate::compile::LetIn;
 use crate::config::{Config, GuardMode, Listen, Unsynchronised};
@@ -27,7 +28,7 @@ use crate::ctl;
 use crate::enforcer::{
     self, CommandReceiver, Enforcer, EnforcerHandle, Settings, Start, WorkloadSettings,
 };
-use crate::events::{Pump, Written};
+use crate::events::{CanaryEvent, CanaryTap, Pump, Written, canary_tap};
 use crate::intake::{self, Limits, Listener, TlsMaterial};
 use crate::kernel::{self, Setup};
 use crate::keys::{ControlPlaneKeyFile, OktaKeyStore, OktaKeyTask};
@@ -67,7 +68,8 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         OktaKeyStore::new(&config.okta, Arc::clone(&clock), relied_on)?;
     let written =
         if adopted { Written::read(&config.audit.dir, &boot_id)? } else { Written::default() };
-    let pumps = Ring::ALL.map(|ring| pump(ring, &mut enforcer, &recorder, &clock, &written));
+    let (tap, canary_events) = canary_tap();
+    let pumps = Ring::ALL.map(|ring| pump(ring, &mut enforcer, &recorder, &tap, &clock, &written));
     let socket = TcpListener::bind(config.control_plane.listen)
         .await
         .map_err(|source| Error::Listen { address: config.control_plane.listen, source })?;
@@ -81,6 +83,7 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
     let (stop_intake, intake_stops) = watch::channel(false);
     let (stop_events, events_stop) = watch::channel(false);
     let slice = config.enforcement.slice.as_str().to_owned();
+    let canary_period = config.canary_period;
     let (shared, sources) = Shared::new(
         config,
         config_file,
@@ -98,6 +101,7 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         spawn_pump(&mut parts, ring, pump?, events_stop.clone());
     }
     spawn_keys(&mut parts, okta_task, withdrawn, handle.clone());
+    let proven = spawn_canary(&mut parts, handle.clone(), canary_events, canary_period).await?;
     parts.spawn("the watchdog", keep_watchdog_quiet(handle.clone()));
     parts.spawn("the count of refusals", tell_refused(Arc::clone(&shared)));
     let (controlled, control_stops) = (Arc::clone(&shared), intake_stops.clone());
@@ -110,7 +114,18 @@ pub(super) async fn start(config_file: PathBuf) -> Result<Live, Error> {
         intake::serve(listener, intake_stops).await;
         Ok(())
     });
-    Ok(Live { shared, parts, stop_intake, stop_events, writer, clock, adopted, restored, listen })
+    Ok(Live {
+        shared,
+        parts,
+        stop_intake,
+        stop_events,
+        writer,
+        clock,
+        adopted,
+        restored,
+        listen,
+        proven,
+    })
 }
 
 /// Refusals that come without end are recorded now and then, with their count.
@@ -171,12 +186,13 @@ fn pump(
     ring: Ring,
     enforcer: &mut Enforcer,
     recorder: &Recorder,
+    tap: &CanaryTap,
     clock: &Arc<dyn Clock>,
     written: &Written,
 ) -> Result<Pump, Error> {
     let directory = enforcer.directory();
     let reader = enforcer.kernel().ring(ring)?;
-    Pump::new(reader, recorder.clone(), directory, Arc::clone(clock), written)
+    Pump::new(reader, recorder.clone(), directory, tap.clone(), Arc::clone(clock), written)
         .map_err(|source| Error::System { operation: "wait for kernel events", source })
 }
 
@@ -186,6 +202,23 @@ fn spawn_pump(parts: &mut Parts, ring: Ring, pump: Pump, stop: watch::Receiver<b
         Ring::Flows => FLOWS,
     };
     parts.spawn(part, async move { pump.run(stop).await.map_err(|e| e.to_string()) });
+}
+
+/// Tells when enforcement was proven for the first time.
+async fn spawn_canary(
+    parts: &mut Parts,
+    enforcer: EnforcerHandle,
+    events: mpsc::Receiver<CanaryEvent>,
+    period: Duration,
+) -> Result<watch::Receiver<bool>, Error> {
+    let (proof, proven) = watch::channel(false);
+    let canary = Canary::new(enforcer, events, period, proof).await;
+    let canary = canary.map_err(|source| Error::System {
+        operation: "listen on 127.0.0.1 for the canary",
+        source,
+    })?;
+    parts.spawn("the canary", async move { canary.run().await.map_err(|e| e.to_string()) });
+    Ok(proven)
 }
 
 fn spawn_keys(
@@ -300,6 +333,7 @@ pub(super) fn settings(config: &Config, boot_id: &str) -> Result<Settings, Error
         cgroup_mount: mount,
         unsynchronised_allowed: matches!(config.unsynchronised, Unsynchronised::Allow),
         boot_id: boot_id.to_owned(),
+        canary_period: config.canary_period,
     })
 }
 

@@ -251,6 +251,21 @@ pub(super) const RULES: &[Rule] = &[
         because: "intake reaches the rest only through admission",
     },
     Rule {
+        within: &["agent/src/canary"],
+        except: &[],
+        never: &[
+            "grantd::admission",
+            "grantd::compile",
+            "grantd::ctl",
+            "grantd::intake",
+            "grantd::keys",
+            "grantd::ledger",
+            "grantd::runtime",
+        ],
+        but: &[],
+        because: "the canary asks the enforcer for its ground, and sees what an agent sees",
+    },
+    Rule {
         // It answers the control socket in that module's own types.
         within: &["agent/src/enforcer", "agent/src/events"],
         except: &[],

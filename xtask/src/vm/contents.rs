@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -134,9 +135,23 @@ fn programs<W: std::io::Write>(archive: &mut Archive<W>) -> Result<Vec<PathBuf>>
         added.push(path);
         for directory in directories.iter().map(Path::new).filter(|path| path.is_dir()) {
             archive.copy_tree(directory)?;
+            added.extend(programs_in(directory)?);
         }
     }
     Ok(added)
+}
+
+/// What may be started in a directory, and is no other name of something else.
+fn programs_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// The shared libraries that programs are started with.

@@ -74,6 +74,7 @@ fn what_the_file_does_not_say_is_the_strict_choice() {
     assert!(config.audit.required, "grants without evidence would be the lax choice");
     assert!(!config.okta.development_http);
     assert_eq!(config.okta.staleness, Duration::from_secs(24 * 3600));
+    assert_eq!(config.canary_period, Duration::from_secs(5));
     assert_eq!(config.paths.state, Path::new("/var/lib/grantd"));
     assert_eq!(config.audit.dir, Path::new("/var/lib/grantd/audit"));
     assert_eq!(config.enforcement.bpffs, Path::new("/sys/fs/bpf"));

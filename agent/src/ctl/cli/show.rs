@@ -22,6 +22,7 @@ pub(super) fn status(ui: &mut Ui<'_>, status: &Status) -> Shown {
     writeln!(ui.out, "  pins     {}", status.pins.display())?;
     let clock = if status.clock_synchronised { "synchronised" } else { "NOT synchronised" };
     writeln!(ui.out, "  clock    {clock}")?;
+    canary(ui, status)?;
     keys(ui, status)?;
     audit(ui, status)?;
     workloads(ui, status)?;
@@ -47,6 +48,19 @@ fn headline(ui: &mut Ui<'_>, status: &Status) -> Shown {
     for reason in &status.not_enforcing {
         writeln!(ui.out, "  because  {}", plain(reason))?;
     }
+    Ok(())
+}
+
+/// The proof that enforcement takes effect, and its age.
+fn canary(ui: &mut Ui<'_>, status: &Status) -> Shown {
+    let canary = &status.canary;
+    let age = canary.age_ms.map_or_else(|| "not yet".to_owned(), |ms| format!("{ms} ms ago"));
+    let state = match &canary.problem {
+        None => ui.paint(Tone::Good, "passed"),
+        Some(_) => ui.paint(Tone::Bad, "FAILED"),
+    };
+    let (passed, failed) = (canary.passed, canary.failed);
+    writeln!(ui.out, "  canary   {state}, last tried {age} ({passed} passed, {failed} failed)")?;
     Ok(())
 }
 

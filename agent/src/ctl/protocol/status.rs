@@ -34,6 +34,9 @@ pub struct Status {
     /// Every known way out, and how far this host closes it just now.
     #[serde(default)]
     pub threats: Vec<Threat>,
+    /// The proof, every few seconds, that enforcement takes effect.
+    #[serde(default)]
+    pub canary: CanaryStatus,
     /// Events known to be lost, by where.
     pub losses: Vec<Counter>,
     /// Verdicts, by reason.
@@ -88,6 +91,20 @@ pub struct Threat {
     pub reason: String,
     /// Where it is documented.
     pub doc: String,
+}
+
+/// The canary in [`Status`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// Rounds since the daemon started in which a denial was denied, a granted connection passed, and both
+    /// left their records.
+    pub passed: u64,
+    /// Rounds in which not.
+    pub failed: u64,
+    /// Milliseconds since the last round ended; absent before the first.
+    pub age_ms: Option<u64>,
+    /// What is wrong now; also in `not_enforcing`.
+    pub problem: Option<String>,
 }
 
 /// A named number in [`Status`].

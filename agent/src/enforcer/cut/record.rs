@@ -26,7 +26,7 @@ impl Enforcer {
             source: Some(socket.local),
             destination: Some(socket.remote),
             hook: "sock_destroy".into(),
-            reason: cause(reason).into(),
+            reason: cause(reason, self.directory.end_of_grant(state.grant)).into(),
             workload: self.directory.workload(state.workload).map(|w| w.as_ref().clone()),
             grant: self.directory.grant(state.grant).map(|g| g.as_ref().clone()),
             process: process(state),
@@ -43,12 +43,12 @@ fn direction(remote: &SocketAddr) -> Direction {
 }
 
 /// As in the kernel's own records.
-const fn cause(reason: Reason) -> &'static str {
+fn cause(reason: Reason, ended: Option<&'static str>) -> &'static str {
     if matches!(reason, Reason::Ended | Reason::StaleGeneration) {
-        "revoked"
-    } else {
-        reason.as_str()
+        return "revoked";
     }
+    let told = if reason == Reason::Superseded { ended } else { None };
+    told.unwrap_or(reason.as_str())
 }
 
 /// The task that was last allowed; it may be gone.

@@ -20,7 +20,7 @@ use grantd_common::{ABI_VERSION, Hook, LocalPeer, WorkloadId, capacity};
 
 pub use local::Unresolved;
 pub use probe::{run as run_probe, wait as wait_to_be_probed};
-pub(super) use prove::{Place, Proof, prove};
+pub(super) use prove::{PLACE, Proof, prove};
 
 use super::attach::{self, Link};
 use super::btf::Types;

@@ -1,7 +1,6 @@
 //! Whether the guard takes effect: the same tried by a confined process and by one that is not.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, IoSlice, Read as _};
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -13,10 +12,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::super::host::{self, Cgroup};
+use super::super::place::Place;
 
 /// The cgroup of the process that tries, below the slice.
-const NAME: &str = "grantd-guard-probe";
+pub(in crate::kernel) const PLACE: &str = "grantd-guard-probe";
 /// The program that tries is this one.
 const SELF: &str = "/proc/self/exe";
 /// The word that tells it to; see `grantd guard-probe`.
@@ -50,39 +49,6 @@ impl Proof {
         match &self.0 {
             Ok(unseen) => unseen.get(lsm).map_or(Ok(()), Err),
             Err(untried) => Err(untried),
-        }
-    }
-}
-
-/// A cgroup below the slice for the process that tries; removed with this.
-pub(in crate::kernel) struct Place(Cgroup);
-
-impl Place {
-    /// Makes it.
-    pub(in crate::kernel) fn make(slice: &Path) -> Result<Self, super::Error> {
-        let path = slice.join(NAME);
-        // A killed daemon may have left it; nothing lives in it.
-        drop(fs::remove_dir(&path));
-        fs::create_dir(&path).map_err(|e| super::Error::Cgroup {
-            path: path.clone(),
-            problem: format!("cannot be made: {e}"),
-        })?;
-        host::open_cgroup(&path).map(Self)
-    }
-
-    pub(in crate::kernel) const fn id(&self) -> u64 {
-        self.0.id
-    }
-
-    fn path(&self) -> &Path {
-        &self.0.path
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0.path) {
-            tracing::warn!(%error, "the cgroup of the guard's proof stays");
         }
     }
 }
