@@ -36,6 +36,14 @@ pub use tables::{
 /// pins lie in a directory named after it.
 pub const ABI_VERSION: u32 = 2;
 
+/// The size of a type, as helpers of the kernel take it.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "asserted, when it is compiled")]
+pub const fn size<T>() -> u32 {
+    const { assert!(size_of::<T>() <= u32::MAX as usize) };
+    size_of::<T>() as u32
+}
+
 /// Sizes of the kernel maps: what userspace checks pinned maps against, and where quotas come from.
 pub mod capacity {
     /// Entries of `WORKLOADS`: cgroups that are workloads, and the slice itself.

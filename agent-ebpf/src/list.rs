@@ -37,8 +37,8 @@ pub(crate) fn datagram(element: *const Element) -> i32 {
         }
         let cookie = bpf_get_socket_cookie(socket);
         let output = (*meta).output.cast();
-        bpf_seq_write(output, (&raw const cookie).cast(), size_of::<u64>() as u32);
-        bpf_seq_write(output, state.cast(), size_of::<SocketState>() as u32);
+        bpf_seq_write(output, (&raw const cookie).cast(), grantd_common::size::<u64>());
+        bpf_seq_write(output, state.cast(), grantd_common::size::<SocketState>());
     }
     0
 }

@@ -74,7 +74,7 @@ mod programs {
 
     #[sock_ops_program]
     fn sock_ops(ctx: SockOpsContext) -> u32 {
-        ends::operation(&ctx) as u32
+        ends::operation(&ctx).cast_unsigned()
     }
 
     #[cgroup_sock(sock_release)]

@@ -46,7 +46,7 @@ fn judged(ctx: &SkBuffContext, direction: Direction, storage: Storage, packet: &
     let tag = Tag { listening: raw::listens(ctx), ..storage.tag() };
     match judge(&World(ctx), &raw::now(), direction, &tag, packet) {
         PacketVerdict::Drop(reason) => reason as u32,
-        allowed => {
+        allowed @ (PacketVerdict::Pass | PacketVerdict::Confirm | PacketVerdict::Retag { .. }) => {
             note(storage, allowed);
             ALLOWED
         }
@@ -102,7 +102,7 @@ fn dropped(
         to: *far,
         allowed_to: state.destination,
         netns: state.netns,
-        reason: reason as u8,
+        reason: (reason & 0xff) as u8,
         ..Report::refusal(hook, Reason::Malformed, raw::now().boot_ns)
     });
     DROP

@@ -1,7 +1,6 @@
 //! Whose socket is at the other end of a connection within this network namespace?
 
 use core::ffi::c_void;
-use core::mem::size_of;
 
 use aya_ebpf::bindings::{
     bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Tuple4,
@@ -14,7 +13,7 @@ use grantd_common::{Address, Endpoint, Protocol, WorkloadId};
 use crate::storage::Storage;
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the socket or packet that the program runs for.
-const CURRENT_NETNS: u64 = -1i32 as u32 as u64;
+const CURRENT_NETNS: u64 = (-1i32).cast_unsigned() as u64;
 /// `TCP_LISTEN` (include/net/tcp_states.h).
 const LISTEN: u32 = 10;
 
@@ -60,8 +59,8 @@ fn lookup(ctx: *mut c_void, near: &Endpoint, far: &Endpoint) -> *mut bpf_sock {
     }
 }
 
-const SIZE4: u32 = size_of::<Tuple4>() as u32;
-const SIZE6: u32 = size_of::<Tuple6>() as u32;
+const SIZE4: u32 = grantd_common::size::<Tuple4>();
+const SIZE6: u32 = grantd_common::size::<Tuple6>();
 
 #[inline(always)]
 fn ask<T>(ctx: *mut c_void, tuple: *mut T, size: u32, protocol: Protocol) -> *mut bpf_sock {
@@ -90,8 +89,9 @@ fn tuple4(near: &Endpoint, far: &Endpoint) -> Tuple4 {
 #[inline(always)]
 fn tuple6(near: &Endpoint, far: &Endpoint) -> Tuple6 {
     let words = |a: &Address| {
-        let w = |i: usize| u32::from_ne_bytes([a.0[i], a.0[i + 1], a.0[i + 2], a.0[i + 3]]);
-        [w(0), w(4), w(8), w(12)]
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = a.0;
+        let word = u32::from_ne_bytes;
+        [word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), word([m, n, o, p])]
     };
     Tuple6 {
         saddr: words(&near.address),

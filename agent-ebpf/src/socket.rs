@@ -292,7 +292,7 @@ pub(crate) fn set_option(ctx: &SockoptContext) -> i32 {
     report_task(&Report {
         workload,
         socket_workload: born,
-        detail: (level as u32) << 16 | (option as u32 & 0xffff),
+        detail: level.cast_unsigned() << 16 | (option.cast_unsigned() & 0xffff),
         ..Report::refusal(Hook::Setsockopt, reason, raw::now().boot_ns)
     });
     DENY

@@ -93,7 +93,7 @@ impl Storage {
             (*self.0).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
             (*self.0).uid = (bpf_get_current_uid_gid() & 0xffff_ffff) as u32;
             let comm = &raw mut (*self.0).comm;
-            bpf_get_current_comm(comm.cast(), size_of::<[u8; 16]>() as u32);
+            bpf_get_current_comm(comm.cast(), grantd_common::size::<[u8; 16]>());
         }
         let connected = if opened.connected { SocketState::CONNECTED } else { 0 };
         self.set(SocketState::OPEN | connected);

@@ -20,10 +20,12 @@ pub(crate) fn socket_create(ctx: &LsmContext) -> bool {
         return false;
     }
     let (kind, protocol): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let Some(reason) = guard::family(family as u32, protocol as u32) else { return false };
+    let Some(reason) = guard::family(family.cast_unsigned(), protocol.cast_unsigned()) else {
+        return false;
+    };
     refuse(Refused {
-        kind: kind as u32,
-        detail: family as u32,
+        kind: kind.cast_unsigned(),
+        detail: family.cast_unsigned(),
         ..Refused::new(Hook::GuardSocketCreate, reason, task)
     })
 }
@@ -125,7 +127,10 @@ pub(crate) fn bpf(ctx: &LsmContext) -> bool {
         return false;
     }
     let command: i32 = ctx.arg(0);
-    refuse(Refused { detail: command as u32, ..Refused::new(Hook::GuardBpf, Reason::Bpf, task) })
+    refuse(Refused {
+        detail: command.cast_unsigned(),
+        ..Refused::new(Hook::GuardBpf, Reason::Bpf, task)
+    })
 }
 
 #[inline(always)]

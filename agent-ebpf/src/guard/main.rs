@@ -49,6 +49,7 @@ mod programs {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the instruction says which number it is")]
     fn constant_zero() -> i32 {
         let zero: i64;
         // SAFETY: one instruction that sets its output register.
@@ -58,6 +59,7 @@ mod programs {
 
     /// What a system-wide LSM program returns: 0, or the error of the system call (EPERM).
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the instruction says which number it is")]
     fn of_host(refused: bool) -> i32 {
         if refused {
             let error: i64;

@@ -52,7 +52,7 @@ fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
     // on an address that holds nothing.
     unsafe {
         let from = (base + u64::from(offset)) as *const c_void;
-        bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from);
+        bpf_probe_read_kernel((&raw mut value).cast(), grantd_common::size::<T>(), from);
     }
     value
 }

@@ -51,7 +51,7 @@ fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
     // on an address that holds nothing.
     unsafe {
         let from = (base + u64::from(offset)) as *const core::ffi::c_void;
-        bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from);
+        bpf_probe_read_kernel((&raw mut value).cast(), grantd_common::size::<T>(), from);
     }
     value
 }
@@ -163,7 +163,11 @@ pub(crate) fn path(of: u64) -> Option<&'static PathKey> {
     // nothing else uses it.
     unsafe {
         buffer.write_bytes(0, 1);
-        let length = bpf_probe_read_kernel_str(buffer.cast(), PATH_BYTES as u32, of as *const _);
+        let length = bpf_probe_read_kernel_str(
+            buffer.cast(),
+            grantd_common::size::<PathKey>(),
+            of as *const _,
+        );
         // A path that fills the buffer may have been cut off.
         if length <= 1 || length >= PATH_BYTES as i64 {
             return None;
@@ -176,7 +180,10 @@ pub(crate) fn path(of: u64) -> Option<&'static PathKey> {
 #[inline(always)]
 pub(crate) fn current() -> (u32, u32) {
     // SAFETY: helpers without arguments.
-    unsafe { ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_get_current_uid_gid() as u32) }
+    unsafe {
+        let user = (bpf_get_current_uid_gid() & 0xffff_ffff) as u32;
+        ((bpf_get_current_pid_tgid() >> 32) as u32, user)
+    }
 }
 
 #[inline(always)]
