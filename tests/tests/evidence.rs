@@ -15,6 +15,7 @@ use grantd_e2e::okta::AccessToken;
 use grantd_e2e::probe::Tally;
 use grantd_e2e::programs::not_run;
 use grantd_e2e::server::Server;
+use grantd_e2e::workload::Workload;
 use grantd_e2e::world::{A, World, at, scenario};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -51,6 +52,48 @@ fn p26_every_allowed_and_every_denied_connection_is_accounted_for() {
         assert_eq!((sum(DENIED, &open)?, sum(ALLOWED, &shut)?), (0, 0), "verdicts were mixed up");
         assert_eq!(lost, 0, "records were lost at a rate that loses none");
         sequence_has_no_gaps(world)
+    });
+}
+
+#[test]
+fn f09_a_process_that_takes_anothers_name_and_words_is_known_by_its_cgroup_and_its_file() {
+    scenario(|world| {
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
+        // The same name, words and user; another file and another workload.
+        let disguise = world.workdir.subdir("disguise", 0o755)?.join("probe");
+        fs::copy(grantd_e2e::programs::find("probe")?, &disguise)?;
+        let disguised = disguise.to_str().context("a path")?;
+        let words = ["tcp", &server.address().to_string()];
+        let impostor = Workload::new(
+            "research-agent",
+            &world.host,
+            world.research.cgroup(),
+            world.coding.uid(),
+        );
+        allowed("the agent that has the grant", &world.coding.tcp(server.address())?)?;
+        let output = impostor.run(disguised, &words, &[])?;
+        ensure!(String::from_utf8_lossy(&output.stdout).contains("EPERM"), "{output:?}");
+        let of_kind =
+            |kind: u64| move |r: &Record| r.kind() == kind && r.destination().ends_with(":5432");
+        let denial = world.spool.wait_for("the denial", 1, RECORD, of_kind(DENIED))?;
+        let denial = denial.first().context("the denial")?;
+        let passed = world.spool.wait_for("the connection", 1, RECORD, of_kind(ALLOWED))?;
+        let passed = passed.first().context("the connection")?;
+        let name = "/actor/process/name";
+        ensure!(
+            denial.text(name) == passed.text(name),
+            "they have other names: {}",
+            denial.summary()
+        );
+        assert_eq!((passed.workload(), denial.workload()), ("coding-agent", "research-agent"));
+        let cgroup = "/unmapped/cgroup/uid";
+        ensure!(denial.get(cgroup) != passed.get(cgroup), "one cgroup for both");
+        ensure!(
+            denial.get("/actor/process/pid") != passed.get("/actor/process/pid"),
+            "one process"
+        );
+        Ok(())
     });
 }
 

@@ -264,7 +264,7 @@ fn local_sockets_of_its_own_and_those_that_the_config_names_work() {
 }
 
 #[test]
-fn a_host_that_requires_the_guard_starts_only_where_all_of_it_is_in_effect() {
+fn f10_a_host_that_requires_the_guard_starts_only_where_all_of_it_was_seen_to_refuse() {
     scenario_in(World::assemble(Shape::okta()), |world| {
         world.daemon.start()?;
         let has = in_effect(world)?;

@@ -123,6 +123,31 @@ fn p11_during_the_second_task_the_first_tasks_destination_is_shut() {
 }
 
 #[test]
+fn e04_e05_e06_e08_a_grant_of_a_name_is_refused_whole_and_opens_nothing() {
+    scenario(|world| {
+        let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        world.daemon.reconfigure(|config| {
+            for ceiling in &mut config.ceilings {
+                for name in ["db-1.example.com", "*.example.com"] {
+                    ceiling
+                        .allow
+                        .push(format!("{{ host = {name:?}, ports = [5432], protocol = \"tcp\" }}"));
+                }
+            }
+        })?;
+        world.daemon.ask(&json!({"op": "reload"}))?;
+        for name in ["db-1.example.com", "*.example.com"] {
+            refused_without_trace(world, name, "names_unsupported", |world| {
+                world.control_plane.push(&world.draft()?.tcp(name, 5432).tcp(A, 5432))
+            })?;
+        }
+        denied("an address beside a name", &world.coding.tcp(server.address())?)?;
+        world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
+        allowed("the address alone", &world.coding.tcp(server.address())?)
+    });
+}
+
+#[test]
 fn p15_with_only_the_gateway_granted_the_databases_own_address_is_refused_and_logged() {
     scenario(|world| {
         let gateway = Server::tcp(&world.srv_a, at(A, 6432)?)?;

@@ -172,3 +172,28 @@ fn what_is_called_closed_has_a_rule_in_the_security_reference() {
     let without: Vec<&str> = closed.map(|t| t.id).filter(|id| !ruled.contains(*id)).collect();
     assert_eq!(without, Vec::<&str>::new(), "closed, and docs/security.md is silent");
 }
+
+/// The ways out that a test's name quotes: `d01_d02_a_socket_is_not_there` is about D1 and D2.
+fn quoted(name: &str) -> impl Iterator<Item = String> + '_ {
+    let id = |word: &str| -> Option<String> {
+        let (letter, number) = word.split_at_checked(1)?;
+        let number: u32 = number.parse().ok().filter(|_| number.len() == 2)?;
+        ("a".."g").contains(&letter).then(|| format!("{}{number}", letter.to_ascii_uppercase()))
+    };
+    name.split('_').map_while(id)
+}
+
+#[test]
+fn every_way_out_has_a_test_that_is_named_for_it_or_a_line_in_the_known_issues() {
+    let mut text = String::new();
+    sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tests"), &mut text);
+    let names = text.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next());
+    let tried: BTreeSet<String> = names.flat_map(quoted).collect();
+    let said = ids_in(KNOWN_ISSUES);
+    let forgotten: Vec<&str> = judge(&Facts::default())
+        .iter()
+        .map(|t| t.id)
+        .filter(|id| !tried.contains(*id) && !said.contains(*id))
+        .collect();
+    assert_eq!(forgotten, Vec::<&str>::new(), "neither tried nor admitted");
+}
