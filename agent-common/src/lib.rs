@@ -34,7 +34,7 @@ pub use tables::{
 
 /// Version of everything in this crate. The loader refuses a kernel object of another version, and
 /// pins lie in a directory named after it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The size of a type, as helpers of the kernel take it.
 #[must_use]
@@ -73,7 +73,7 @@ pub mod capacity {
     pub const RING_BYTES: u32 = 2 << 20;
     /// CPUs whose events are told apart.
     pub const CPUS: u32 = 4096;
-    /// Entries of `SEEN`: index = ring x [`CPUS`] + CPU.
+    /// Entries of `SEEN` and of `ASIDE`: index = ring x [`CPUS`] + CPU.
     pub const SEEN: u32 = CPUS * crate::Ring::COUNT;
     /// Levels below the slice at which a workload's cgroup may lie.
     pub const LEVELS_BELOW_SLICE: u32 = 4;

@@ -18,8 +18,8 @@ const NO_PREALLOC: u32 = 1;
 /// that does not have it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata")]
-pub(crate) static GRANTD_ABI_2: Global<u32> = Global::new(0);
-const _: () = assert!(ABI_VERSION == 2, "name the symbol above after the ABI");
+pub(crate) static GRANTD_ABI_3: Global<u32> = Global::new(0);
+const _: () = assert!(ABI_VERSION == 3, "name the symbol above after the ABI");
 
 /// Depth of the enforced slice below the cgroup root; set by the loader.
 #[unsafe(no_mangle)]
@@ -50,6 +50,10 @@ pub(crate) static WAKE: Array<u32> = Array::with_max_entries(grantd_common::Ring
 /// and read by userspace alone; it is here to outlive a killed daemon.
 #[map]
 pub(crate) static SEEN: Array<u64> = Array::with_max_entries(capacity::SEEN, 0);
+/// The newest run of events that were taken and leave no record, for each ring and CPU: their first
+/// sequence number and the one after their last. Written and read like `SEEN`.
+#[map]
+pub(crate) static ASIDE: Array<[u64; 2]> = Array::with_max_entries(capacity::SEEN, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 /// Sockets that the tasks of each workload have made and not closed. Written by the programs alone.

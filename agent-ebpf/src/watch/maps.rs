@@ -11,8 +11,8 @@ const NO_PREALLOC: u32 = 1;
 /// Which ABI this object speaks, in the symbol's name.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata")]
-pub(crate) static GRANTD_ABI_2: Global<u32> = Global::new(0);
-const _: () = assert!(ABI_VERSION == 2, "name the symbol above after the ABI");
+pub(crate) static GRANTD_ABI_3: Global<u32> = Global::new(0);
+const _: () = assert!(ABI_VERSION == 3, "name the symbol above after the ABI");
 
 /// Depth of the enforced slice below the cgroup root; set by the loader.
 #[unsafe(no_mangle)]

@@ -74,8 +74,11 @@ impl Pump {
         use std::os::fd::AsFd as _;
         let ready = watch_fd(reader.as_fd())?;
         let cpus = u32::try_from(reader.produced()?.len()).unwrap_or(0);
-        let seen: io::Result<Vec<u64>> = (0..cpus)
-            .map(|cpu| Ok(reader.seen(cpu)?.max(written.next(reader.ring(), cpu))))
+        let seen: io::Result<Vec<_>> = (0..cpus)
+            .map(|cpu| {
+                let next = reader.seen(cpu)?.max(written.next(reader.ring(), cpu));
+                Ok((next, reader.aside(cpu)?))
+            })
             .collect();
         let account = Account::new(seen?);
         let (on_disk, noted) = mpsc::channel(1);
@@ -151,17 +154,22 @@ impl Pump {
                 }
             };
             account.took(event.cpu, event.sequence);
-            if canary.takes(&event, kind) {
-                return;
-            }
             let ended = matches!(kind, EventKind::Closed | EventKind::Reset);
-            if ended && directory.end_is_on_record(event.cookie, event.opened_boot_ns) {
+            if canary.takes(&event, kind)
+                || (ended && directory.end_is_on_record(event.cookie, event.opened_boot_ns))
+            {
+                account.put_aside(event.cpu, event.sequence);
                 return;
             }
             let (audit, at_ms) =
                 record::record(&event, (kind, hook, reason), directory, processes, now);
             recorder.record(audit, at_ms);
         });
+        for (cpu, run) in account.newly_aside() {
+            if let Err(error) = reader.set_aside(cpu, &run) {
+                tracing::warn!(%error, "cannot note which events leave no record");
+            }
+        }
         if taken < BATCH {
             for (cpu, gap) in account.lost() {
                 lost(recorder, ring, cpu, gap, now.unix_ms());

@@ -22,7 +22,7 @@ use super::migrate::Others;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce.o"));
 
 /// Name, kind, key size, value size and entries of every pinned map of this ABI.
-pub(super) const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
+pub(super) const SHAPES: [(&str, MapType, usize, usize, u32); 15] = [
     ("WORKLOADS", MapType::Hash, 8, size_of::<WorkloadEntry>(), capacity::WORKLOADS),
     ("GRANTS", MapType::Array, 4, size_of::<GrantSlot>(), capacity::GRANTS),
     ("EXACT", MapType::Hash, size_of::<ExactKey>(), size_of::<ExactRule>(), capacity::EXACT),
@@ -38,6 +38,7 @@ pub(super) const SHAPES: [(&str, MapType, usize, usize, u32); 14] = [
     ("FLOWS", MapType::RingBuf, 0, 0, capacity::RING_BYTES),
     ("WAKE", MapType::Array, 4, 4, Ring::COUNT),
     ("SEEN", MapType::Array, 4, 8, capacity::SEEN),
+    ("ASIDE", MapType::Array, 4, 16, capacity::SEEN),
     ("COUNTERS", MapType::PerCpuArray, 4, 8, counter::COUNT),
     ("USAGE", MapType::Hash, 4, 8, capacity::WORKLOADS),
     ("LIMITS", MapType::Hash, 4, 8, capacity::WORKLOADS),

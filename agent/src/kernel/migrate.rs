@@ -14,11 +14,12 @@ use super::sys;
 
 /// Maps whose layout and meaning no ABI changes without giving them another name: sockets and what they
 /// rest on, how many there are, and the numbers of the events.
-const KEPT: [Kept; 5] = [
+const KEPT: [Kept; 6] = [
     Kept { map: "SOCKETS", needed: true },
     Kept { map: "GRANTS", needed: true },
     Kept { map: "USAGE", needed: false },
     Kept { map: "SEEN", needed: false },
+    Kept { map: "ASIDE", needed: false },
     Kept { map: "COUNTERS", needed: false },
 ];
 

@@ -1,6 +1,7 @@
 //! Reading one ring buffer.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
@@ -10,13 +11,14 @@ use grantd_common::{Ring, capacity};
 use super::error::Error;
 use super::load::Pins;
 
-/// The one reader of a ring. It owns the ring's wake flag and its part of `SEEN`, the only map entries
-/// that are not the enforcer's.
+/// The one reader of a ring. It owns the ring's wake flag and its parts of `SEEN` and `ASIDE`, the only map
+/// entries that are not the enforcer's.
 pub struct RingReader {
     ring: Ring,
     buffer: RingBuf<MapData>,
     wake: Array<MapData, u32>,
     seen: Array<MapData, u64>,
+    aside: Array<MapData, [u64; 2]>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -30,6 +32,7 @@ impl RingReader {
                 buffer: RingBuf::try_from(Map::RingBuf(pinned(name)?))?,
                 wake: Array::try_from(Map::Array(pinned("WAKE")?))?,
                 seen: Array::try_from(Map::Array(pinned("SEEN")?))?,
+                aside: Array::try_from(Map::Array(pinned("ASIDE")?))?,
                 counters: PerCpuArray::try_from(Map::PerCpuArray(pinned("COUNTERS")?))?,
             })
         };
@@ -88,6 +91,25 @@ impl RingReader {
     pub fn set_seen(&mut self, cpu: u32, sequence: u64) -> io::Result<()> {
         let index = self.index(cpu)?;
         self.seen.set(index, sequence, 0).map_err(io::Error::other)
+    }
+
+    /// For one CPU, the sequence numbers of the newest events in a row that leave no record, as
+    /// [`Self::set_aside`] left them: also by an earlier daemon.
+    ///
+    /// # Errors
+    /// The map cannot be read, or there is no such CPU.
+    pub fn aside(&self, cpu: u32) -> io::Result<Range<u64>> {
+        let [first, next] = self.aside.get(&self.index(cpu)?, 0).map_err(io::Error::other)?;
+        Ok(first..next)
+    }
+
+    /// Remembers that these events were taken, and that none of them leaves a record.
+    ///
+    /// # Errors
+    /// The map cannot be written, or there is no such CPU.
+    pub fn set_aside(&mut self, cpu: u32, run: &Range<u64>) -> io::Result<()> {
+        let index = self.index(cpu)?;
+        self.aside.set(index, [run.start, run.end], 0).map_err(io::Error::other)
     }
 
     fn index(&self, cpu: u32) -> io::Result<u32> {
