@@ -41,6 +41,7 @@ impl Account {
                 }
                 account.next.insert(cpu, aside.end);
             }
+            account.aside.insert(cpu, aside);
         }
         account
     }
@@ -221,6 +222,12 @@ mod tests {
         assert!(next.moved(), "noted as done with the next flush");
         next.took(0, 5);
         assert_eq!(lost_in(ROUNDS, &mut next), [], "all of it is accounted for");
+        next.put_aside(0, 5);
+        assert_eq!(
+            next.newly_aside(),
+            [(0, 3..6)],
+            "one row, also when this daemon is killed at once"
+        );
         let mut next = Account::new(vec![(1, 3..5)]);
         assert_eq!(
             lost_in(ROUNDS, &mut next),
