@@ -85,7 +85,7 @@ pub enum PacketVerdict {
     Pass,
     /// It goes on, and the far end need not be looked for again: [`crate::SocketState::PEER_CONFIRMED`].
     Confirm,
-    /// It goes on, and the socket from now on rests on another grant, since its own was replaced. To be
+    /// It goes on, and the socket from now on rests on another grant, since its own is over. To be
     /// written only if the socket still rests on `from`: an address hook may have allowed it elsewhere
     /// meanwhile.
     Retag {
@@ -114,11 +114,11 @@ pub fn judge<T: Tables + Peers>(
     if open.ask_grants {
         let query = Query { workload: socket.workload, to: packet.far, ask_ranges: true };
         match decide(world, now, &query) {
-            Verdict::Allow(evidence) if open.superseded => {
+            Verdict::Allow(evidence) if open.over => {
                 return PacketVerdict::Retag { from: socket.grant, to: evidence.grant };
             }
             Verdict::Allow(_) => return PacketVerdict::Pass,
-            Verdict::Deny(_) if open.superseded => return dead(packet, Reason::Superseded),
+            Verdict::Deny(_) if open.over => return dead(packet, open.reason),
             Verdict::Deny(_) => {}
         }
     }
@@ -135,8 +135,8 @@ pub fn judge<T: Tables + Peers>(
 struct Open {
     /// The grants decide first.
     ask_grants: bool,
-    /// The socket's grant was replaced: only another grant can carry it on.
-    superseded: bool,
+    /// The socket's own grant is over: only another one that lives can carry it on.
+    over: bool,
     /// An own far end need not be looked for again.
     confirm: bool,
     /// Why it is dropped if nothing allows it.
@@ -155,8 +155,8 @@ fn by_tag<T: Tables>(
     if packet.options {
         return Ok(PacketVerdict::Drop(Reason::HeaderOptions));
     }
-    let open =
-        |ask_grants, confirm, reason| Err(Open { ask_grants, superseded: false, confirm, reason });
+    let open = |ask_grants, confirm, reason| Err(Open { ask_grants, over: false, confirm, reason });
+    let over = |reason| Err(Open { ask_grants: true, over: true, confirm: false, reason });
     if socket.listening {
         // It is called by its own workload, or by whom the config lets in, and answers.
         return match direction {
@@ -192,13 +192,15 @@ fn by_tag<T: Tables>(
     }
     let Some(slot) = world.slot(grant.slot()) else { return Ok(dead(packet, Reason::NoGrant)) };
     if slot.successor != 0 && slot.generation == grant.generation() {
-        let reason = Reason::Superseded;
-        return Err(Open { ask_grants: true, superseded: true, confirm: false, reason });
+        return over(Reason::Superseded);
     }
-    Ok(match slot.refusal(grant.generation(), now) {
-        None => PacketVerdict::Pass,
-        Some(reason) => dead(packet, reason),
-    })
+    match slot.refusal(grant.generation(), now) {
+        None => Ok(PacketVerdict::Pass),
+        // Nobody has ended it yet, and while the daemon is dead nobody will. What came after it is no heir:
+        // before a grant is written, those that have expired are ended.
+        Some(Reason::Expired) => over(Reason::Expired),
+        Some(reason) => Ok(dead(packet, reason)),
+    }
 }
 
 /// A reset still goes through, so that both ends learn of a cut connection.
@@ -303,7 +305,7 @@ mod tests {
             let successor = if index == 1 { 3 } else { 0 };
             Some(GrantSlot {
                 deadline_boot_ns: deadline,
-                deadline_tai_ns: 200,
+                deadline_tai_ns: if index == 3 { 300 } else { 200 },
                 generation: 1,
                 successor,
             })
@@ -343,6 +345,25 @@ mod tests {
         assert_eq!(egress(&renewed, &socket, 1, false), retag);
         let over = World { live: [false; 4] };
         assert_eq!(egress(&over, &socket, 1, false), PacketVerdict::Drop(Reason::Superseded));
+    }
+
+    #[test]
+    fn an_expired_grant_hands_its_socket_on_as_well_and_an_ended_one_to_nobody() {
+        // Destination 1 is under slot 3, which lives longer than slot 2.
+        let world = World { live: [false, false, true, true] };
+        let late = Now { boot_ns: 100, tai_ns: 200 };
+        let judged = |world: &World, destination| {
+            let socket = tag(destination, GrantRef::new(2, 1));
+            let packet = packet(to(destination));
+            [NOW, late].map(|now| judge(world, &now, Direction::Egress, &socket, &packet))
+        };
+        let (from, next) = (GrantRef::new(2, 1), GrantRef::new(3, 1));
+        let handed_on = PacketVerdict::Retag { from, to: next };
+        assert_eq!(judged(&world, 1), [PacketVerdict::Pass, handed_on]);
+        let expired = PacketVerdict::Drop(Reason::Expired);
+        assert_eq!(judged(&world, 2), [PacketVerdict::Pass, expired], "no other covers it");
+        let ended = World { live: [false, false, false, true] };
+        assert_eq!(judged(&ended, 1), [PacketVerdict::Drop(Reason::Ended); 2]);
     }
 
     #[test]

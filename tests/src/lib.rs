@@ -29,6 +29,7 @@ pub mod machine;
 pub mod netns;
 pub mod okta;
 pub mod open;
+pub mod peer;
 pub mod pool;
 pub mod probe;
 pub mod programs;

@@ -1,6 +1,6 @@
 //! A confined process with many sockets, each by a name, that does with them what a test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -160,4 +160,15 @@ pub fn error_name(error: &std::io::Error) -> String {
         (None, ErrorKind::TimedOut | ErrorKind::WouldBlock) => "TIMEOUT".to_owned(),
         (None, _) => error.to_string(),
     }
+}
+
+/// Checks that exactly these of the pool's sockets are over by now.
+///
+/// # Errors
+/// Others are.
+pub fn only_ended(what: &str, pool: &mut Pool, expected: &[&str]) -> Result<()> {
+    let ended: BTreeSet<String> = pool.ended_by_now()?.into_keys().collect();
+    let expected: BTreeSet<String> = expected.iter().map(|who| (*who).to_owned()).collect();
+    ensure!(ended == expected, "{what}: {ended:?} were cut, and it should be {expected:?}");
+    Ok(())
 }

@@ -2,25 +2,21 @@
 //! later, and what another grant covers goes on.
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use grantd_e2e::audit::{CLOSED, CUT, Record};
 use grantd_e2e::check::{RECORD, allowed, denied};
-use grantd_e2e::clock::{sleep_until_unix, unix_micros};
 use grantd_e2e::grants::{Draft, Signed};
 use grantd_e2e::netns::{Netns, Prefix};
-use grantd_e2e::pool::{Pool, wait_for_ends};
+use grantd_e2e::peer::{RETRIES, accept, listener, read_out};
+use grantd_e2e::pool::{Pool, only_ended, wait_for_ends};
 use grantd_e2e::server::Server;
 use grantd_e2e::world::{A, A6, World, at, scenario};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(3);
-/// Longer than TCP waits until it sends something lost for the third time.
-const RETRIES: Duration = Duration::from_secs(2);
 
 fn pushed(world: &World, draft: &Draft) -> Result<Signed> {
     let signed = draft.sign()?;
@@ -31,43 +27,6 @@ fn pushed(world: &World, draft: &Draft) -> Result<Signed> {
 fn revoke(world: &World, grant: &Signed) -> Result<()> {
     let answer = world.control_plane.revoke(&json!([{"jti": grant.jti}]))?;
     ensure!(answer.status == 200, "a revocation was refused: {answer:?}");
-    Ok(())
-}
-
-/// A listener of [`A`] whose connections the test reads and writes by itself.
-fn listener(world: &World, port: u16) -> Result<TcpListener> {
-    world.srv_a.listen_tcp(at(A, port)?)
-}
-
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    let (stream, _) = listener.accept()?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
-}
-
-/// Everything that is there to be read within `patience`, and whether it was reset.
-fn read_out(stream: &mut TcpStream, patience: Duration) -> Result<(Vec<u8>, bool)> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(patience))?;
-    let (mut all, mut buffer) = (Vec::new(), [0; 65_536]);
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Ok((all, false)),
-            Ok(length) => all.extend(buffer.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Ok((all, false));
-            }
-            Err(_) => return Ok((all, true)),
-        }
-    }
-}
-
-/// Checks that exactly these of the pool's sockets are over by now.
-fn only_ended(what: &str, pool: &mut Pool, expected: &[&str]) -> Result<()> {
-    let ended: BTreeSet<String> = pool.ended_by_now()?.into_keys().collect();
-    let expected: BTreeSet<String> = expected.iter().map(|who| (*who).to_owned()).collect();
-    ensure!(ended == expected, "{what}: {ended:?} were cut, and it should be {expected:?}");
     Ok(())
 }
 
@@ -214,90 +173,6 @@ fn bytes_queued_before_a_revocation_never_leave_under_a_later_grant() {
         pool.must("send new n 5")?;
         let (came, _) = read_out(&mut accept(&listener)?, Duration::from_millis(300))?;
         ensure!(came == b"nnnnn", "the new connection carries something else: {came:?}");
-        Ok(())
-    });
-}
-
-#[test]
-fn with_the_daemon_dead_nothing_passes_the_deadline_and_a_later_grant_delivers_no_old_byte() {
-    scenario(|world| {
-        let full = listener(world, 5432)?;
-        let quiet = listener(world, 5433)?;
-        let signed = world.draft()?.tcp(A, 5432).tcp(A, 5433).ttl(5).sign()?;
-        let answer = world.control_plane.push_signed(&signed)?.in_force()?;
-        let deadline_us = answer.deadline_ms().context("no deadline in the answer")? * 1000;
-        let mut pool = Pool::start(&world.coding)?;
-        pool.open("full", "tcp", at(A, 5432)?)?;
-        let mut full_peer = accept(&full)?;
-        pool.open("quiet", "tcp", at(A, 5433)?)?;
-        let mut quiet_peer = accept(&quiet)?;
-        let filled = pool.must("fill full a")?.count;
-        pool.must("send quiet a 100")?;
-        world.daemon.kill9()?;
-        sleep_until_unix(deadline_us.div_ceil(1_000_000));
-        std::thread::sleep(Duration::from_millis(200));
-        ensure!(unix_micros() > deadline_us, "the deadline has not passed");
-        pool.must("send quiet b 100").context("the kernel takes bytes that it cannot send")?;
-        let (before, _) = read_out(&mut full_peer, RETRIES)?;
-        ensure!((before.len() as u64) < filled, "nothing was queued, so nothing is proven");
-        let (came, _) = read_out(&mut quiet_peer, RETRIES)?;
-        ensure!(came == [b'a'; 100], "bytes of after the deadline arrived: {}", came.len());
-
-        world.daemon.start()?;
-        pushed(world, &world.draft()?.tcp(A, 5432).tcp(A, 5433))?;
-        for (what, peer) in [("the full", &mut full_peer), ("the quiet", &mut quiet_peer)] {
-            let (late, reset) = read_out(peer, RETRIES)?;
-            ensure!(late.is_empty(), "{what} connection delivered {} old bytes", late.len());
-            ensure!(reset, "{what} connection's peer was not told");
-        }
-        only_ended("after the restart", &mut pool, &["full", "quiet"])?;
-        pool.open("new", "tcp", at(A, 5432)?)?;
-        pool.must("send new n 5")?;
-        let (came, _) = read_out(&mut accept(&full)?, Duration::from_millis(300))?;
-        ensure!(came == b"nnnnn", "the new connection carries something else: {came:?}");
-        Ok(())
-    });
-}
-
-#[test]
-fn with_the_daemon_dead_nothing_more_is_delivered_to_the_workload_after_the_deadline() {
-    use std::io::Write;
-    scenario(|world| {
-        let listener = listener(world, 5432)?;
-        let datagrams = world.srv_a.bind_udp(at(A, 5353)?)?;
-        let signed = world.draft()?.tcp(A, 5432).udp(A, 5353).ttl(4).sign()?;
-        let answer = world.control_plane.push_signed(&signed)?.in_force()?;
-        let deadline_us = answer.deadline_ms().context("no deadline in the answer")? * 1000;
-        let mut pool = Pool::start(&world.coding)?;
-        pool.open("tcp", "tcp", at(A, 5432)?)?;
-        let mut stream = accept(&listener)?;
-        pool.open("udp", "udp", at(A, 5353)?)?;
-        pool.must("send udp q 1")?;
-        let (_, sender) = datagrams.recv_from(&mut [0; 16])?;
-        world.daemon.kill9()?;
-        stream.write_all(b"early")?;
-        datagrams.send_to(b"early", sender)?;
-        std::thread::sleep(Duration::from_millis(300));
-        for who in ["tcp", "udp"] {
-            let early = pool.must(&format!("read {who}"))?.count;
-            ensure!(early == 5, "{who}: {early} bytes came before the deadline");
-        }
-        stream.write_all(b"buffered")?;
-        datagrams.send_to(b"buffered", sender)?;
-        sleep_until_unix(deadline_us.div_ceil(1_000_000));
-        for who in ["tcp", "udp"] {
-            let buffered = pool.must(&format!("read {who}"))?.count;
-            ensure!(buffered == 8, "{who}: {buffered} bytes were in the buffer");
-        }
-        for _ in 0..20 {
-            stream.write_all(b"late")?;
-            datagrams.send_to(b"late", sender)?;
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        for who in ["tcp", "udp"] {
-            let late = pool.tell(&format!("read {who}"))?.count;
-            ensure!(late == 0, "{who}: {late} bytes were delivered after the deadline");
-        }
         Ok(())
     });
 }
