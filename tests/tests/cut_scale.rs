@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use grantd_e2e::audit::CUT;
 use grantd_e2e::check::allowed;
 use grantd_e2e::clock::unix_micros;
+use grantd_e2e::machine;
 use grantd_e2e::probe::Crowd;
 use grantd_e2e::server::Server;
 use grantd_e2e::workload::Running;
@@ -82,7 +83,9 @@ fn ten_thousand_live_connections_of_one_grant_are_cut_within_a_second() {
         ensure!(count == CONNECTIONS, "the peer saw {count} resets");
         let aborted = errors.get("ECONNABORTED").copied().unwrap_or_default();
         ensure!(aborted == CONNECTIONS as u64, "the workload saw {errors:?}");
-        ensure!(took(peers_us.max(last_us)) < BOUND, "too slow: {told}");
+        if machine::judges_time("10,000 connections are cut in under a second")? {
+            ensure!(took(peers_us.max(last_us)) < BOUND, "too slow: {told}");
+        }
         bystander.still_stands().context("a connection of another grant")?;
         bystander.next_exchange(Duration::from_secs(5))?;
         allowed("the other grant", &world.coding.tcp(other.address())?)?;
