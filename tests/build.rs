@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, exit};
 
 /// Directories with the sources of one program each, which is called as its directory.
-const PROGRAMS: [&str; 2] = ["calls", "escapes"];
+const PROGRAMS: [&str; 3] = ["calls", "escapes", "neighbour"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CC");

@@ -47,14 +47,15 @@ impl Address {
         high | low == 0 && ((a[10] == 0 && a[11] == 0) || (a[10] == 0xff && a[11] == 0xff))
     }
 
-    /// Whether this is in `127.0.0.0/8` or is `::1`: what is sent there is delivered in the same network
-    /// namespace.
+    /// Whether this is an address of `127.0.0.0/8` or `::1`: what is sent there is delivered in the same
+    /// network namespace, to one socket. Addresses that end in 0 or 255 are left out: depending on the
+    /// interface's prefix they are broadcast addresses, and every socket of the port gets what is sent there.
     #[inline(always)]
     #[must_use]
     pub const fn is_loopback(&self) -> bool {
         let a = &self.0;
         if self.is_v4() {
-            return a[12] == 127;
+            return a[12] == 127 && a[15] != 0 && a[15] != 255;
         }
         let high = a[0] | a[1] | a[2] | a[3] | a[4] | a[5] | a[6] | a[7] | a[8] | a[9];
         high | a[10] | a[11] | a[12] | a[13] | a[14] == 0 && a[15] == 1
@@ -169,8 +170,19 @@ mod tests {
         for text in ["127.0.0.1", "127.255.0.9", "::1", "::ffff:127.0.0.1"] {
             assert!(Address::from(text.parse::<IpAddr>().unwrap()).is_loopback(), "{text}");
         }
-        for text in ["128.0.0.1", "0.0.0.0", "::", "::7f00:1", "::2", "64:ff9b::7f00:1", "fe80::1"]
-        {
+        for text in [
+            "128.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::7f00:1",
+            "::2",
+            "64:ff9b::7f00:1",
+            "fe80::1",
+            "127.255.255.255",
+            "127.0.0.0",
+            "127.0.0.255",
+            "::ffff:127.255.255.255",
+        ] {
             assert!(!Address::from(text.parse::<IpAddr>().unwrap()).is_loopback(), "{text}");
         }
     }

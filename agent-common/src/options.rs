@@ -14,15 +14,23 @@ const TCP: i32 = 6;
 /// `IPPROTO_UDP`
 const UDP: i32 = 17;
 
-/// Whether setting this option could send packets elsewhere, give them another source or mark, keep them
+/// Whether this option lets other sockets in at the same address and port: `SO_REUSEADDR`, `SO_REUSEPORT`.
+#[inline(always)]
+#[must_use]
+pub const fn shares(level: i32, option: i32) -> bool {
+    level == SOCKET && matches!(option, 2 | 15)
+}
+
+/// Whether setting this option could send packets elsewhere (also by choosing among the sockets of a port), give them another source or mark, keep them
 /// past a deadline, or have the kernel tell the link of an address that the process has chosen (joining a
 /// group: no packet of the socket's own, and so no other hook sees it). What is left can do none of it.
 #[inline(always)]
 #[must_use]
 pub const fn refused(level: i32, option: i32) -> bool {
     match level {
-        // SO_DONTROUTE, SO_BINDTODEVICE, SO_MARK, SO_MAX_PACING_RATE, SO_TXTIME, SO_BINDTOIFINDEX.
-        SOCKET => matches!(option, 5 | 25 | 36 | 47 | 61 | 62),
+        // SO_DONTROUTE, SO_BINDTODEVICE, SO_MARK, SO_MAX_PACING_RATE, SO_ATTACH_REUSEPORT_CBPF,
+        // SO_ATTACH_REUSEPORT_EBPF, SO_TXTIME, SO_BINDTOIFINDEX.
+        SOCKET => matches!(option, 5 | 25 | 36 | 47 | 51 | 52 | 61 | 62),
         // IP_HDRINCL, IP_OPTIONS, IP_FREEBIND, IP_IPSEC_POLICY, IP_XFRM_POLICY, IP_TRANSPARENT,
         // IP_NODEFRAG; IP_ADD_MEMBERSHIP, IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_GROUP,
         // MCAST_JOIN_SOURCE_GROUP.
@@ -59,6 +67,8 @@ mod tests {
             ("SO_BINDTODEVICE", SOCKET, 25),
             ("SO_TXTIME", SOCKET, 61),
             ("SO_MAX_PACING_RATE", SOCKET, 47),
+            ("SO_ATTACH_REUSEPORT_CBPF", SOCKET, 51),
+            ("SO_ATTACH_REUSEPORT_EBPF", SOCKET, 52),
             ("TCP_REPAIR", TCP, 19),
             ("UDP_ENCAP", UDP, 100),
             ("IP_ADD_MEMBERSHIP", IP, 35),

@@ -52,8 +52,19 @@ pub struct Tag {
     pub destination: Endpoint,
     /// It is a TCP socket that listens.
     pub listening: bool,
+    /// It is a TCP socket whose handshake is over: [`stands`].
+    pub standing: bool,
     /// [`crate::SocketState::PEER_CONFIRMED`].
     pub confirmed: bool,
+}
+
+/// Whether a TCP socket in this state (include/net/tcp_states.h) is past its handshake: it has one far end, and
+/// never asks for another. One that still calls may be answered by whoever comes to listen there.
+#[inline(always)]
+#[must_use]
+pub const fn stands(state: u32) -> bool {
+    // TCP_ESTABLISHED; TCP_FIN_WAIT1, TCP_FIN_WAIT2; TCP_CLOSE_WAIT, TCP_LAST_ACK; TCP_CLOSING.
+    matches!(state, 1 | 4 | 5 | 8 | 9 | 11)
 }
 
 /// Whose socket is at the far end, in the same network namespace.
@@ -64,7 +75,7 @@ pub enum Peer {
     /// One of this workload that waits for calls or for datagrams of anybody: another may stand in its
     /// place later.
     Open,
-    /// The one other end of this connection, and of this workload.
+    /// The one other end of this connection, of this workload and past its handshake.
     Own,
 }
 
@@ -123,9 +134,7 @@ pub fn judge<T: Tables + Peers>(
         }
     }
     match beside_grants(world, socket, packet) {
-        Peer::Own if open.confirm && packet.far.protocol.0 == Protocol::TCP.0 => {
-            PacketVerdict::Confirm
-        }
+        Peer::Own if open.confirm && socket.standing => PacketVerdict::Confirm,
         Peer::Own | Peer::Open => PacketVerdict::Pass,
         Peer::Other => PacketVerdict::Drop(open.reason),
     }
@@ -314,7 +323,8 @@ mod tests {
 
     fn tag(destination: u8, grant: GrantRef) -> Tag {
         let destination = to(destination);
-        Tag { workload: WORKLOAD, grant, destination, listening: false, confirmed: false }
+        let (listening, standing, confirmed) = (false, true, false);
+        Tag { workload: WORKLOAD, grant, destination, listening, standing, confirmed }
     }
 
     fn egress(world: &World, tag: &Tag, destination: u8, reset: bool) -> PacketVerdict {
@@ -391,6 +401,13 @@ mod tests {
                 judge(&world, &NOW, direction, &socket, &packet(on_loopback(port)))
             };
             assert_eq!(to(1, false), PacketVerdict::Confirm);
+            let calls = Tag {
+                destination: on_loopback(1),
+                standing: false,
+                ..tag(1, GrantRef::SAME_WORKLOAD)
+            };
+            let called = judge(&world, &NOW, direction, &calls, &packet(on_loopback(1)));
+            assert_eq!(called, PacketVerdict::Pass, "another may answer its next call");
             assert_eq!(to(2, false), PacketVerdict::Pass, "a listener may be another's later");
             let other = PacketVerdict::Drop(refused(direction));
             assert_eq!(to(3, false), other, "the far end is somebody else's");
@@ -438,6 +455,12 @@ mod tests {
         assert_eq!(heard, PacketVerdict::Drop(Reason::Inbound));
         let own = judge(&world, &NOW, Direction::Ingress, &never, &packet(on_loopback(1)));
         assert_eq!(own, PacketVerdict::Pass);
+    }
+
+    #[test]
+    fn only_a_state_after_the_handshake_has_a_far_end_for_good() {
+        let standing: Vec<u32> = (0..16).filter(|state| stands(*state)).collect();
+        assert_eq!(standing, [1, 4, 5, 8, 9, 11], "SYN_SENT is 2, SYN_RECV 3, CLOSE 7, LISTEN 10");
     }
 
     #[test]

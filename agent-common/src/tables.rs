@@ -325,6 +325,9 @@ impl SocketState {
     pub const PEER_CONFIRMED: u32 = 16;
     /// A record of its end is due: it was allowed and no end was reported since.
     pub const OPEN: u32 = 32;
+    /// `SO_REUSEADDR` or `SO_REUSEPORT` was set on it, at any time: another's socket may be at the same
+    /// address and port. Never taken away, since what came in beside it stays.
+    pub const SHARED: u32 = 64;
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use aya_ebpf::programs::{SockContext, SockOpsContext};
 use grantd_common::event::counter;
-use grantd_common::{EventKind, GrantRef, Hook, Now, Protocol, Reason, SocketState, life};
+use grantd_common::{
+    EventKind, GrantRef, Hook, InboundKey, Now, Protocol, Reason, SocketState, life,
+};
 
 use crate::emit::{Report, count, report, report_end};
 use crate::maps::Maps;
@@ -57,9 +59,11 @@ fn accepted(ctx: &SockOpsContext) -> i32 {
     let Some(storage) = raw::operation_storage(ctx) else { return DONE };
     let (now, from) = (raw::now(), raw::remote(ctx));
     storage.accepted(&from, now.boot_ns, raw::operation_netns(ctx));
-    let reason = if from.address.is_loopback() { Reason::SameWorkload } else { Reason::Listener };
-    count(counter::REASONS + reason as u32);
     let state = storage.read();
+    // The packet check let in whom the config names, and the workload itself.
+    let called = Maps::may_call(&InboundKey::new(state.workload, raw::local_port(ctx), &from));
+    let reason = if called { Reason::Listener } else { Reason::SameWorkload };
+    count(counter::REASONS + reason as u32);
     report(&Report {
         kind: EventKind::Allowed,
         cookie: raw::operation_cookie(ctx),
@@ -82,7 +86,9 @@ pub(crate) fn released(ctx: &SockContext) -> i32 {
         storage.unset(SocketState::COUNTED);
         usage::give_back(storage.read().workload);
     }
-    if raw::socket_kind(ctx).protocol == u32::from(Protocol::UDP.0) {
+    // A connection that ended, or never came about although it was allowed, has no later state to wait for.
+    let over = raw::closed_state(ctx) == CLOSE;
+    if over || raw::socket_kind(ctx).protocol == u32::from(Protocol::UDP.0) {
         end(storage, Hook::SockRelease, &raw::now(), raw::create_cookie(ctx));
     }
     DONE

@@ -3,7 +3,7 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::SkBuffContext;
 use grantd_common::event::counter;
-use grantd_common::packet::{Direction, Packet, PacketVerdict, Peer, Peers, Tag, judge};
+use grantd_common::packet::{Direction, Packet, PacketVerdict, Peer, Peers, Tag, judge, stands};
 use grantd_common::{
     Endpoint, EventKind, ExactKey, ExactRule, GrantSlot, Hook, InboundKey, PortSet, Protocol,
     RangeKey, RangeRule, Reason, SocketState, Tables, WorkloadId,
@@ -17,6 +17,8 @@ use crate::storage::Storage;
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+const LISTEN: u32 = 10;
 
 #[inline(always)]
 pub(crate) fn check(ctx: &SkBuffContext, direction: Direction) -> i32 {
@@ -43,7 +45,9 @@ const ALLOWED: u32 = 0;
 /// In a function of its own, for the sake of the 512 bytes of stack.
 #[inline(never)]
 fn judged(ctx: &SkBuffContext, direction: Direction, storage: Storage, packet: &Packet) -> u32 {
-    let tag = Tag { listening: raw::listens(ctx), ..storage.tag() };
+    let state = raw::state(ctx);
+    let standing = packet.far.protocol.0 == Protocol::TCP.0 && stands(state);
+    let tag = Tag { listening: state == LISTEN, standing, ..storage.tag() };
     match judge(&World(ctx), &raw::now(), direction, &tag, packet) {
         PacketVerdict::Drop(reason) => reason as u32,
         allowed @ (PacketVerdict::Pass | PacketVerdict::Confirm | PacketVerdict::Retag { .. }) => {

@@ -7,16 +7,13 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Tuple6,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
-use grantd_common::packet::Peer;
-use grantd_common::{Address, Endpoint, Protocol, WorkloadId};
+use grantd_common::packet::{Peer, stands};
+use grantd_common::{Address, Endpoint, Protocol, SocketState, WorkloadId};
 
 use crate::storage::Storage;
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the socket or packet that the program runs for.
 const CURRENT_NETNS: u64 = (-1i32).cast_unsigned() as u64;
-/// `TCP_LISTEN` (include/net/tcp_states.h).
-const LISTEN: u32 = 10;
-
 /// Looks the far end up, as if a packet from the near end arrived there. `ctx` is the program's context.
 #[inline(never)]
 pub(crate) fn find(
@@ -31,8 +28,12 @@ pub(crate) fn find(
     }
     // SAFETY: a socket that the look-up holds for us; a field that the verifier lets us read.
     let state = unsafe { (&raw const (*sk).state).read_volatile() };
+    let tcp = far.protocol.0 == Protocol::TCP.0;
     let same = match Storage::of(sk.cast()) {
-        Some(storage) => storage.read().workload.0 == workload.0,
+        // Where a datagram socket lets others in beside it, the look-up finds one and the datagram another.
+        Some(storage) => {
+            storage.read().workload.0 == workload.0 && (tcp || !storage.has(SocketState::SHARED))
+        }
         None => false,
     };
     // SAFETY: what the look-up gave, given back once and not used after.
@@ -40,11 +41,8 @@ pub(crate) fn find(
     if !same {
         return Peer::Other;
     }
-    if far.protocol.0 == Protocol::TCP.0 && state != LISTEN {
-        return Peer::Own;
-    }
     // A port that takes calls, or datagrams, may be another's later.
-    Peer::Open
+    if tcp && stands(state) { Peer::Own } else { Peer::Open }
 }
 
 /// The size of a tuple tells the family, and the verifier wants to see it as a constant.

@@ -222,19 +222,23 @@ unsafe fn words(w: *const u32) -> [u8; 16] {
     o
 }
 
-/// `TCP_LISTEN` (include/net/tcp_states.h).
-const LISTEN: u32 = 10;
-
-/// Whether the packet's socket waits for calls.
+/// The state of the packet's socket (include/net/tcp_states.h), 0 where it has none.
 #[inline(always)]
-pub(crate) fn listens(ctx: &SkBuffContext) -> bool {
+pub(crate) fn state(ctx: &SkBuffContext) -> u32 {
     // SAFETY: a context field; null-checked before use.
     let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if sk.is_null() {
-        return false;
+        return 0;
     }
     // SAFETY: a field of the socket that the verifier lets this program type read.
-    unsafe { (&raw const (*sk).state).read_volatile() == LISTEN }
+    unsafe { (&raw const (*sk).state).read_volatile() }
+}
+
+/// The state of a socket that is being closed.
+#[inline(always)]
+pub(crate) fn closed_state(ctx: &SockContext) -> u32 {
+    // SAFETY: a context field that the verifier lets this program type read.
+    unsafe { (&raw const (*ctx.sock).state).read_volatile() }
 }
 
 /// The destination that the task gave, by the family of the hook and not by what it wrote.

@@ -278,6 +278,11 @@ fn repeated(storage: Storage, to: &Endpoint, hook: Hook, now: &Now) -> bool {
 pub(crate) fn set_option(ctx: &SockoptContext) -> i32 {
     let (level, option) = raw::option(ctx);
     if !options::refused(level, option) {
+        if options::shares(level, option)
+            && let Some(storage) = raw::option_storage(ctx)
+        {
+            storage.set(SocketState::SHARED);
+        }
         raw::keep_option_value(ctx);
         return ALLOW;
     }

@@ -110,7 +110,9 @@ impl Storage {
             let after = (&raw const (*self.0).grant).read_volatile();
             let grant = if before.0 == after.0 { before } else { GrantRef::IN_TRANSITION };
             let confirmed = (*self.0).flags & SocketState::PEER_CONFIRMED != 0;
-            Tag { workload: (*self.0).workload, grant, destination, listening: false, confirmed }
+            let workload = (*self.0).workload;
+            // What the socket is doing now is not in here.
+            Tag { workload, grant, destination, listening: false, standing: false, confirmed }
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use grantd_e2e::audit::{CLOSED, CUT, Record};
+use grantd_e2e::audit::{ALLOWED, CLOSED, CUT, Record};
 use grantd_e2e::check::{RECORD, allowed, denied};
 use grantd_e2e::grants::{Draft, Signed};
 use grantd_e2e::netns::{Netns, Prefix};
@@ -16,6 +16,7 @@ use grantd_e2e::server::Server;
 use grantd_e2e::world::{A, A6, World, at, scenario};
 use serde_json::json;
 
+const NEIGHBOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/neighbour"));
 const SOON: Duration = Duration::from_secs(3);
 
 fn pushed(world: &World, draft: &Draft) -> Result<Signed> {
@@ -319,6 +320,24 @@ fn each_connection_has_one_record_of_its_end_with_bytes_and_duration() {
         let cookies: BTreeSet<&str> =
             [of(CUT), of(CLOSED)].concat().iter().map(|r| r.text("/connection_info/uid")).collect();
         ensure!(cookies.len() == 12, "each socket has one end: {cookies:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connection_that_was_allowed_and_that_the_kernel_then_refuses_has_an_end_on_record() {
+    scenario(|world| {
+        let program = world.workdir.write("neighbour", 0o755, NEIGHBOUR)?.display().to_string();
+        pushed(world, &world.draft()?.tcp(A, 5432))?;
+        // From a loopback address nothing can be sent to another machine.
+        let said: serde_json::Value =
+            world.coding.one(&["exec", "--", &program, "call", A, "5432", "127.0.0.1"])?;
+        ensure!(said["count"] == 0, "the kernel took it, so nothing is proven");
+        for (what, kind) in [("its beginning", ALLOWED), ("its end", CLOSED)] {
+            world.spool.wait_for(what, 1, RECORD, |r| {
+                r.kind() == kind && r.destination() == format!("{A}:5432")
+            })?;
+        }
         Ok(())
     });
 }

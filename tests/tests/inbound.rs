@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use grantd_e2e::audit::DENIED;
+use anyhow::{Context, Result, ensure};
+use grantd_e2e::audit::{ALLOWED, DENIED};
 use grantd_e2e::check::{RECORD, allowed, denied};
 use grantd_e2e::issuer::Shape;
 use grantd_e2e::netns::Netns;
@@ -13,8 +13,9 @@ use grantd_e2e::probe::{Came, Hoarded};
 use grantd_e2e::server::Server;
 use grantd_e2e::workload::Running;
 use grantd_e2e::world::{A, A6, World, at, scenario, scenario_in};
-use serde_json::json;
+use serde_json::{Value, json};
 
+const NEIGHBOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/neighbour"));
 /// The workload's own address, as [`A`] and [`A6`] see it.
 const HERE: &str = "10.77.1.1";
 const HERE6: &str = "fd00:77:1::1";
@@ -108,6 +109,60 @@ fn b09_a_caller_that_the_config_names_is_let_in_and_no_other() {
         // To be let in is no permission to go out.
         let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
         denied("a connection to the caller", &world.coding.tcp(server.address())?)
+    });
+}
+
+#[test]
+fn b09_by_udp_a_workload_may_send_from_its_listening_port_and_status_says_so() {
+    let state = |world: &World| -> Result<Value> {
+        let status = world.daemon.ask(&json!({"op": "status"}))?;
+        let threats = status.get("threats").and_then(Value::as_array);
+        let b9 = threats.into_iter().flatten().find(|threat| threat["id"] == "B9");
+        Ok(b9.context("B9 in the status")?["state"].clone())
+    };
+    scenario(|world| {
+        ensure!(state(world)? == "closed", "{}", state(world)?);
+        Ok(())
+    });
+    let listen = "listen = [{ port = 8080, protocol = \"udp\", from = [\"10.77.1.2\"] }]";
+    scenario_in(with_lines(&[listen]), |world| {
+        let program = world.workdir.write("neighbour", 0o755, NEIGHBOUR)?.display().to_string();
+        let named = Server::udp(&world.srv_a, at(A, 9999)?)?;
+        let send = |from: &str| -> Result<u64> {
+            let words = ["exec", "--", &program, "send", A, "9999", "0.0.0.0", from, "none"];
+            let said: Value = world.coding.one(&words)?;
+            said["count"].as_u64().context("a count")
+        };
+        ensure!(send("8081")? == 0, "it sent from a port that nobody may call");
+        ensure!(send("8080")? > 0 && named.count() > 0, "security.md says that it may");
+        ensure!(state(world)? == "partly", "{}", state(world)?);
+        Ok(())
+    });
+}
+
+#[test]
+fn b09_who_is_let_in_over_loopback_is_told_from_the_workload_itself() {
+    let listen = "listen = [{ port = 8080, protocol = \"tcp\", from = [\"127.0.0.0/8\"] }]";
+    scenario_in(with_lines(&[listen]), |world| {
+        let named = world.coding.start(&["answer", "127.0.0.1:8080"])?;
+        let own = world.coding.start(&["answer", "127.0.0.1:8081"])?;
+        for running in [&named, &own] {
+            listening(running)?;
+        }
+        ensure!(answered(&world.host, at("127.0.0.1", 8080)?)?, "the named caller was kept out");
+        allowed("its own listener", &world.coding.tcp(at("127.0.0.1", 8081)?)?)?;
+        // The side that was called: its record is of the caller's address, whose port is any.
+        for reason in ["listener", "same_workload"] {
+            world.spool.wait_for(&format!("the call, as {reason}"), 1, RECORD, |r| {
+                r.kind() == ALLOWED
+                    && r.reason() == reason
+                    && r.text("/connection_info/direction") != ""
+            })?;
+        }
+        let records = world.spool.records()?;
+        let listener = records.iter().filter(|r| r.kind() == ALLOWED && r.reason() == "listener");
+        ensure!(listener.count() == 1, "one caller was another's");
+        Ok(())
     });
 }
 

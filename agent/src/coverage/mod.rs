@@ -23,6 +23,8 @@ pub struct Facts {
     pub self_check: bool,
     /// A connection that nothing grants was just seen to be refused, and a granted one to pass.
     pub canary: bool,
+    /// The config lets nobody in by UDP.
+    pub no_udp_callers: bool,
 }
 
 impl Facts {
@@ -124,6 +126,7 @@ enum Extra {
     Cut,
     SelfCheck,
     Canary,
+    NoUdpCallers,
 }
 
 impl Extra {
@@ -134,6 +137,7 @@ impl Extra {
             Self::Cut => facts.cut,
             Self::SelfCheck => facts.self_check,
             Self::Canary => facts.canary,
+            Self::NoUdpCallers => facts.no_udp_callers,
         }
     }
 
@@ -143,6 +147,7 @@ impl Extra {
             Self::Watch => "the kernel tells of every cgroup that is made or left".to_owned(),
             Self::Cut => "by the packet checks, and sockets are destroyed".to_owned(),
             Self::SelfCheck => "found within seconds, told and repaired".to_owned(),
+            Self::NoUdpCallers => "by egress, ingress; the config lets nobody in by UDP".to_owned(),
             Self::Canary => "tried every few seconds: a denial is denied, a grant works".to_owned(),
         }
     }

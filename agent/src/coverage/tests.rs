@@ -55,6 +55,7 @@ fn full() -> Facts {
         watch: true,
         cut: true,
         self_check: true,
+        no_udp_callers: true,
         ..attached()
     }
 }

@@ -1,7 +1,7 @@
 //! The list of known ways out, in the order of their IDs. A row that can be anything but closed needs a
 //! line in `docs/known-issues.md` that names its ID.
 
-use super::Extra::{Canary, Cut, Guard, SelfCheck, Watch};
+use super::Extra::{Canary, Cut, Guard, NoUdpCallers, SelfCheck, Watch};
 use super::Row;
 use super::Rule::{self, Always, And, AsFar, Hooks, Only};
 use super::State::{Closed, Open, Partly};
@@ -99,7 +99,16 @@ pub(super) const ALL: &[Row] = &[
     ),
     row("B7", "Multipath TCP opens other paths", Hooks(CREATE)),
     row("B8", "UDP on a grant for TCP", Hooks(ADDRESS)),
-    row("B9", "an outsider connects in and reads", Hooks(PACKETS)),
+    row(
+        "B9",
+        "an outsider connects in and reads",
+        And(
+            PACKETS,
+            NoUdpCallers,
+            Partly,
+            "whom the config lets in by UDP (`listen`), the workload may send to from that port, also uncalled",
+        ),
+    ),
     row("C1", "raw sockets", Hooks(CREATE)),
     row("C2", "ping sockets", Hooks(CREATE)),
     row("C3", "packet sockets", Only(Guard(&["guard_socket_create"]), Partly, STARTED)),

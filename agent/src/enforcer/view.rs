@@ -29,7 +29,13 @@ impl Enforcer {
             cut: true,
             self_check: true,
             canary: self.canary_passes(),
+            no_udp_callers: !self.lets_in_by_udp(),
         })
+    }
+
+    fn lets_in_by_udp(&self) -> bool {
+        let mut callers = self.settings.workloads.iter().flat_map(|workload| &workload.callers);
+        callers.any(|caller| caller.protocol == grantd_common::Protocol::UDP)
     }
 
     /// Only trouble and coverage, as of the last look.
