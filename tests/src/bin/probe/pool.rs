@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use grantd_e2e::clock::unix_micros;
+use grantd_e2e::machine::patience;
 use grantd_e2e::pool::{Did, error_name as name, wait_for_ends};
 use libc::{CLOCK_TAI, sock_txtime};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, connect, recv, send,
     setsockopt, shutdown, socket, sockopt,
@@ -19,6 +21,8 @@ use nix::sys::socket::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is written or read at once.
 const CHUNK: usize = 4096;
+/// How long nothing more is taken until that is for good.
+const SETTLED: Duration = Duration::from_millis(200);
 
 type Pool = BTreeMap<String, OwnedFd>;
 
@@ -60,7 +64,7 @@ fn obey(pool: &mut Pool, words: &[&str]) -> Result<Did> {
             Ok(added(pool, who, accepted))
         }
         ["send", who, tag, count] => Ok(write(get(pool, who)?, tag, count.parse()?)),
-        ["fill", who, tag] => Ok(write(get(pool, who)?, tag, usize::MAX)),
+        ["fill", who, tag] => fill(get(pool, who)?, tag),
         ["read", who] => Ok(read(get(pool, who)?)),
         ["hold-back", who] => {
             let clock = sock_txtime { clockid: CLOCK_TAI, flags: 0 };
@@ -148,6 +152,20 @@ fn write(fd: &OwnedFd, tag: &str, count: usize) -> Did {
         }
     }
     did(taken as u64, None)
+}
+
+/// Writes until both sides' buffers are full: the kernel takes no more although the far end had time to.
+fn fill(fd: &OwnedFd, tag: &str) -> Result<Did> {
+    let mut filled = 0;
+    loop {
+        let more = write(fd, tag, usize::MAX);
+        filled += more.count;
+        let mut waiting = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+        let settled = PollTimeout::try_from(patience(SETTLED))?;
+        if !more.ok || poll(&mut waiting, settled)? == 0 {
+            return Ok(Did { count: filled, ..more });
+        }
+    }
 }
 
 /// Takes all that is there; `EOF` is an error of its own.
