@@ -1,7 +1,7 @@
 //! Enforcement is proven every few seconds, and not taken for granted: a denial is denied, a grant works,
 //! and both leave their records. (F7)
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 
 /// How long an alarm may take: a round is begun every five seconds.
 const ALARM: Duration = Duration::from_secs(10);
+/// Idle callers of each of the canary's ports.
+const IDLE_CALLERS: usize = 300;
+/// Who floods the ring of denials, and how often each tries at a time.
+const AGENTS: usize = 4;
+const DENIALS: u64 = 50_000;
 /// A slot that nothing else uses.
 const SLOT: u32 = 30_001;
 /// A state of `/proc/net/tcp`.
@@ -129,6 +134,72 @@ fn f07_a_denial_that_is_not_denied_is_an_alarm_and_no_new_grant_is_taken() {
         world.control_plane.push(&world.draft()?.tcp(A, 5432))?.in_force()?;
         Ok(())
     });
+}
+
+#[test]
+fn f07_whoever_calls_the_canary_and_says_nothing_keeps_it_from_no_round() {
+    scenario(|world| {
+        let (idle, left_out) = world.host.enter(|| -> Result<_> {
+            let callers = loopback_listeners()?.into_iter().flat_map(|to| [to; IDLE_CALLERS]);
+            let (idle, left_out): (Vec<_>, Vec<_>) =
+                callers.map(|to| TcpStream::connect_timeout(&to, ALARM)).partition(|c| c.is_ok());
+            Ok((idle, left_out.len()))
+        })??;
+        ensure!(idle.len() >= 2 * IDLE_CALLERS, "{} stood, {left_out} did not", idle.len());
+        let before = passed(&status(world)?);
+        let status = canary(world, "three more rounds", |canary, _| {
+            canary["passed"].as_u64() >= Some(before + 3)
+        })?;
+        ensure!(status["canary"]["failed"] == json!(0), "{}", status["canary"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn f07_an_agent_that_floods_the_ring_of_denials_is_no_host_that_does_not_enforce() {
+    scenario(|world| {
+        let before = status(world)?;
+        let stop = AtomicBool::new(false);
+        let flooded = std::thread::scope(|scope| -> Result<Value> {
+            let flood = || -> Result<()> {
+                while !stop.load(Ordering::Relaxed) {
+                    world.coding.times(at(A, 5432)?, DENIALS)?;
+                }
+                Ok(())
+            };
+            let agents: Vec<_> = (0..AGENTS).map(|_| scope.spawn(flood)).collect();
+            let rounds = |status: &Value| passed(status) + unclear(status);
+            let flooded = canary(world, "four rounds during the flood", |canary, _| {
+                let canary = json!({ "canary": canary });
+                rounds(&canary) >= rounds(&before) + 4
+            });
+            stop.store(true, Ordering::Relaxed);
+            for agent in agents {
+                agent.join().map_err(|_| anyhow::anyhow!("an agent panicked"))??;
+            }
+            flooded
+        })?;
+        ensure!(lost_denials(&flooded) > 0, "nothing was lost, so nothing is proven: {flooded}");
+        let canary = &flooded["canary"];
+        ensure!(canary["failed"] == json!(0) && canary["problem"].is_null(), "{canary}");
+        let alarms = |record: &Record| record.text("/finding_info/types/0") == "canary_failed";
+        ensure!(!world.spool.records()?.iter().any(alarms), "the flood is an alarm");
+        Ok(())
+    });
+}
+
+fn passed(status: &Value) -> u64 {
+    status["canary"]["passed"].as_u64().unwrap_or_default()
+}
+
+fn unclear(status: &Value) -> u64 {
+    status["canary"]["unclear"].as_u64().unwrap_or_default()
+}
+
+fn lost_denials(status: &Value) -> u64 {
+    let losses = status["losses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of = losses.iter().find(|counter| counter["name"] == "kernel_ring_denials");
+    of.and_then(|counter| counter["count"].as_u64()).unwrap_or_default()
 }
 
 /// Ports of 127.0.0.1 at which something of this namespace listens.

@@ -22,6 +22,14 @@ pub struct Seen {
     pub connection: bool,
 }
 
+impl Seen {
+    fn missing(self) -> Vec<&'static str> {
+        let denial = (!self.denial).then_some("a denial left no record");
+        let connection = (!self.connection).then_some("a granted connection left no record");
+        denial.into_iter().chain(connection).collect()
+    }
+}
+
 /// What a round shows about enforcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,6 +37,8 @@ pub enum Outcome {
     Passed,
     /// Something that nothing grants went through: while this stands no new grant is taken.
     LetThrough(String),
+    /// Both attempts came out as they should, and not all of their records arrived.
+    Unrecorded(Seen),
     /// Something else is not as it should be, or it could not be tried.
     Failed(String),
 }
@@ -36,10 +46,11 @@ pub enum Outcome {
 impl Outcome {
     /// What is wrong, if anything is.
     #[must_use]
-    pub fn problem(&self) -> Option<&str> {
+    pub fn problem(&self) -> Option<String> {
         match self {
             Self::Passed => None,
-            Self::LetThrough(what) | Self::Failed(what) => Some(what),
+            Self::Unrecorded(seen) => Some(seen.missing().join("; ")),
+            Self::LetThrough(what) | Self::Failed(what) => Some(what.clone()),
         }
     }
 }
@@ -47,6 +58,9 @@ impl Outcome {
 /// Judges a round by its two attempts, the one that has to be denied first, and its records.
 #[must_use]
 pub fn judge([denied, granted]: &[Attempt; 2], seen: Seen) -> Outcome {
+    if (denied, granted) == (&Attempt::Refused, &Attempt::Passed) {
+        return if seen.missing().is_empty() { Outcome::Passed } else { Outcome::Unrecorded(seen) };
+    }
     let mut wrong = Vec::new();
     match denied {
         Attempt::Passed | Attempt::Stood(_) => {
@@ -54,9 +68,6 @@ pub fn judge([denied, granted]: &[Attempt; 2], seen: Seen) -> Outcome {
         }
         Attempt::Failed(how) => {
             wrong.push(format!("a connection that nothing grants was not refused but {how}"));
-        }
-        Attempt::Refused if !seen.denial => {
-            wrong.push("a denial left no record".to_owned());
         }
         Attempt::Refused => {}
     }
@@ -66,16 +77,12 @@ pub fn judge([denied, granted]: &[Attempt; 2], seen: Seen) -> Outcome {
         Attempt::Failed(how) => {
             wrong.push(format!("a granted connection did not go through but {how}"));
         }
-        Attempt::Passed if !seen.connection => {
-            wrong.push("a granted connection left no record".to_owned());
-        }
         Attempt::Passed => {}
     }
     let what = wrong.join("; ");
     match denied {
         // A handshake reached who listens there, whatever came of what was sent.
         Attempt::Passed | Attempt::Stood(_) => Outcome::LetThrough(what),
-        Attempt::Refused | Attempt::Failed(_) if what.is_empty() => Outcome::Passed,
         Attempt::Refused | Attempt::Failed(_) => Outcome::Failed(what),
     }
 }

@@ -1,21 +1,22 @@
 //! The far end of the attempts: gives back what it is sent.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::probe::WORD;
 
-/// Callers at once. Others than the canary may call: only agents are kept away.
-const CALLERS: usize = 64;
+/// Callers at once. Others than the canary may call, and say nothing: only agents are kept away.
+const CALLERS: usize = 256;
 /// How long one may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -23,7 +24,33 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Listener {
     socket: TcpListener,
     pub(super) address: SocketAddr,
-    places: Arc<Semaphore>,
+}
+
+/// Who called last, the oldest first. One more ends the oldest: whoever came long ago and is still there has not
+/// done as the canary does, and must not keep it out.
+#[derive(Default)]
+struct Callers(VecDeque<AbortHandle>);
+
+impl Callers {
+    fn answer(&mut self, caller: TcpStream) {
+        self.0.retain(|earlier| !earlier.is_finished());
+        if self.0.len() >= CALLERS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        let answered = tokio::spawn(async move {
+            // Whoever does not do as the canary does is of no interest.
+            let _ = timeout(PATIENCE, give_back(caller)).await;
+        });
+        self.0.push_back(answered.abort_handle());
+    }
+}
+
+impl Drop for Callers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Listener {
@@ -34,23 +61,15 @@ impl Listener {
     pub(super) async fn open() -> io::Result<Self> {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, places: Arc::new(Semaphore::new(CALLERS)) })
+        Ok(Self { socket, address })
     }
 
-    /// Answers whoever calls. Returns only when it cannot go on.
-    pub(super) async fn answer(&self) -> io::Error {
+    /// Answers whoever calls, until it is dropped.
+    pub(super) async fn answer(&self) -> Infallible {
+        let mut callers = Callers::default();
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-                return io::Error::other("the canary's listener was closed");
-            };
             match self.socket.accept().await {
-                Ok((caller, _)) => {
-                    tokio::spawn(async move {
-                        // Whoever does not do as the canary does is of no interest.
-                        let _ = timeout(PATIENCE, give_back(caller)).await;
-                        drop(place);
-                    });
-                }
+                Ok((caller, _)) => callers.answer(caller),
                 // Of the caller's connection, or of descriptors that run out: neither is for good.
                 Err(error) => {
                     tracing::debug!(%error, "a call of the canary's was not taken");

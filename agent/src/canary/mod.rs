@@ -10,6 +10,7 @@ mod judge;
 mod listener;
 mod probe;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -53,17 +54,14 @@ impl Canary {
         Ok(Self { enforcer, events, period, proof, denied, granted })
     }
 
-    /// Goes round until the enforcer stops.
-    ///
-    /// # Errors
-    /// A listener fails for good.
-    pub async fn run(mut self) -> std::io::Result<()> {
+    /// Goes round until it is dropped.
+    pub async fn run(mut self) -> Infallible {
         let mut every = tokio::time::interval(self.period);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
             let outcome = match self.enforcer.begin_canary(self.granted.address).await {
-                Ok(Some(Ok(ground))) => self.round(&ground).await?,
+                Ok(Some(Ok(ground))) => self.round(&ground).await,
                 Ok(Some(Err(why))) => Outcome::Failed(format!("it could not be tried: {why}")),
                 // There is no slice just now, which is told as it is.
                 Ok(None) => continue,
@@ -80,20 +78,20 @@ impl Canary {
         }
     }
 
-    async fn round(&mut self, ground: &CanaryGround) -> std::io::Result<Outcome> {
+    async fn round(&mut self, ground: &CanaryGround) -> Outcome {
         while self.events.try_recv().is_ok() {}
         let (denied, granted) = (self.denied.address, self.granted.address);
         let attempts = tokio::select! {
             attempts = probe::start(&ground.cgroup, denied, granted) => attempts,
-            error = self.denied.answer() => return Err(error),
-            error = self.granted.answer() => return Err(error),
+            never = self.denied.answer() => match never {},
+            never = self.granted.answer() => match never {},
         };
         let attempts = match attempts {
             Ok(attempts) => attempts,
-            Err(why) => return Ok(Outcome::Failed(format!("it could not be tried: {why}"))),
+            Err(why) => return Outcome::Failed(format!("it could not be tried: {why}")),
         };
         let seen = self.records(ground, denied, granted).await;
-        Ok(judge(&attempts, seen))
+        judge(&attempts, seen)
     }
 
     /// Waits for the records of this round, or until they are missing.

@@ -13,6 +13,8 @@ pub const MAX_LEVELS_BELOW_SLICE: usize = 4;
 const DEFAULT_SLICE: &str = "agents.slice";
 /// The BPF file system where the file says nothing.
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+/// How the names of cgroups begin that the daemon makes for itself right below the slice.
+const OWN_PREFIX: &str = "grantd-";
 /// Longest name of one cgroup (`NAME_MAX`).
 const MAX_NAME: usize = 255;
 /// Longest path of a cgroup below the mount.
@@ -58,6 +60,13 @@ impl CgroupPath {
     #[must_use]
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)
+    }
+
+    /// Whether this is, or lies in, a cgroup that the daemon makes for itself below `slice`.
+    #[must_use]
+    pub fn is_the_daemons(&self, slice: &Self) -> bool {
+        let below = self.0.strip_prefix(&slice.0).and_then(|rest| rest.strip_prefix('/'));
+        below.is_some_and(|name| name.starts_with(OWN_PREFIX))
     }
 
     /// How many levels this is below `ancestor`; 0 for `ancestor` itself, `None` elsewhere.

@@ -176,6 +176,13 @@ fn cgroup(
     }
     taken.cgroups.push(cgroup.clone());
     let slice = &enforcement?.slice;
+    if cgroup.is_the_daemons(slice) {
+        value.fault(
+            "is a name that grantd keeps for cgroups of its own",
+            "choose one that does not begin with \"grantd-\"",
+        );
+        return None;
+    }
     match cgroup.levels_below(slice) {
         Some(1..=MAX_LEVELS_BELOW_SLICE) => Some(cgroup),
         Some(0) => {

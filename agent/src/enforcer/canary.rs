@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use grantd_audit::event::FindingKind;
+use grantd_common::event::{Ring, counter};
 use grantd_common::{GrantRef, WorkloadId};
 use grantd_grant::{Destination, HostPattern, PortRange, Protocol};
 
 use super::Enforcer;
-use crate::canary::Outcome;
+use crate::canary::{Outcome, Seen};
 use crate::compile::{Deadlines, Opening, SlotRef};
 use crate::kernel::{Op, Place};
 use crate::text::chain;
@@ -21,6 +22,8 @@ const LIFE: Duration = Duration::from_secs(15);
 /// Rounds that may be missing before that is an alarm, and what one may take.
 const MISSING: u32 = 3;
 const ROUND: Duration = Duration::from_secs(30);
+/// Rounds in a row that may miss a record because the rings overflowed: about a minute.
+const MOST_UNCLEAR: u64 = 12;
 /// How often the guard is proven again, counted in rounds: that takes the enforcer's time.
 const GUARD_EVERY: u64 = 12;
 
@@ -40,6 +43,8 @@ pub struct CanaryView {
     pub passed: u64,
     /// Rounds that did not.
     pub failed: u64,
+    /// Rounds that missed a record where the kernel's rings overflowed meanwhile.
+    pub unclear: u64,
     /// How long ago the last one ended, milliseconds.
     pub age_ms: Option<u64>,
     /// What is wrong now.
@@ -54,8 +59,14 @@ pub(super) struct CanaryState {
     last: Option<(Outcome, u64)>,
     passed: u64,
     failed: u64,
+    unclear: u64,
+    unclear_in_row: u64,
     begun: u64,
+    lost_before: Lost,
 }
+
+/// What each ring of the kernel had no room for, so far.
+type Lost = [u64; Ring::ALL.len()];
 
 impl Enforcer {
     /// Makes the canary's place and puts its grant in force; nothing where there is no slice to be in.
@@ -70,6 +81,7 @@ impl Enforcer {
         if self.canary.begun.is_multiple_of(GUARD_EVERY) {
             self.prove_guard_again();
         }
+        self.canary.lost_before = self.lost_of_rings();
         Some(self.canary_ground(granted))
     }
 
@@ -121,11 +133,51 @@ impl Enforcer {
             self.note_trouble(format!("the canary's place: {}", chain(&error)));
         }
         self.canary.place = None;
-        let before = self.canary.last.take().and_then(|(o, _)| o.problem().map(str::to_owned));
+        let now = self.clock.now().boot_ns;
+        let excused = match &outcome {
+            Outcome::Unrecorded(seen) if self.canary.last.is_some() => self.is_excused(*seen),
+            _ => false,
+        };
+        match &mut self.canary.last {
+            // What was known before still is, from now on: both attempts came out as they should.
+            Some((_, at)) if excused => *at = now,
+            _ => self.note_outcome(outcome, now),
+        }
+    }
+
+    /// Whether a missing record says nothing of the canary's: its ring had no room for some, which is counted and
+    /// told by itself. An agent that floods the ring must not look like a host that does not enforce, nor hide
+    /// for good that one does not.
+    fn is_excused(&mut self, seen: Seen) -> bool {
+        let now = self.lost_of_rings();
+        let before = self.canary.lost_before;
+        let overflowed = |ring: Ring| now[ring as usize] > before[ring as usize];
+        let excused = (seen.denial || overflowed(Ring::Denials))
+            && (seen.connection || overflowed(Ring::Flows))
+            && self.canary.unclear_in_row < MOST_UNCLEAR;
+        if excused {
+            self.canary.unclear += 1;
+            self.canary.unclear_in_row += 1;
+        }
+        excused
+    }
+
+    /// Without the counters nothing is excused.
+    fn lost_of_rings(&self) -> Lost {
+        let counters = self.kernel.counters().unwrap_or_default();
+        Ring::ALL.map(|ring| {
+            let lost = counters.get((counter::LOST + ring as u32) as usize);
+            lost.copied().unwrap_or(0)
+        })
+    }
+
+    fn note_outcome(&mut self, outcome: Outcome, now_boot_ns: u64) {
+        self.canary.unclear_in_row = 0;
+        let before = self.canary.last.take().and_then(|(earlier, _)| earlier.problem());
         match outcome.problem() {
             Some(what) => {
                 self.canary.failed += 1;
-                if before.as_deref() != Some(what) {
+                if before.as_ref() != Some(&what) {
                     let detail = format!(
                         "the canary failed: {what}. Until a round passes, enforcement on this host is not proven"
                     );
@@ -140,7 +192,7 @@ impl Enforcer {
                 }
             }
         }
-        self.canary.last = Some((outcome, self.clock.now().boot_ns));
+        self.canary.last = Some((outcome, now_boot_ns));
     }
 
     pub(super) fn canary_view(&self) -> CanaryView {
@@ -149,6 +201,7 @@ impl Enforcer {
         CanaryView {
             passed: self.canary.passed,
             failed: self.canary.failed,
+            unclear: self.canary.unclear,
             age_ms: age.map(|age| age / 1_000_000),
             problem: self.canary_problem(now),
         }
@@ -174,7 +227,7 @@ impl Enforcer {
     pub(super) fn canary_let_through(&self) -> Option<String> {
         match &self.canary.last {
             Some((Outcome::LetThrough(what), _)) => Some(format!("the canary failed: {what}")),
-            Some((Outcome::Passed | Outcome::Failed(_), _)) | None => None,
+            Some((Outcome::Passed | Outcome::Unrecorded(_) | Outcome::Failed(_), _)) | None => None,
         }
     }
 

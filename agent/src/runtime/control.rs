@@ -158,6 +158,7 @@ impl Control for Shared {
             canary: CanaryStatus {
                 passed: enforcer.canary.passed,
                 failed: enforcer.canary.failed,
+                unclear: enforcer.canary.unclear,
                 age_ms: enforcer.canary.age_ms,
                 problem: enforcer.canary.problem,
             },

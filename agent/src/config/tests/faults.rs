@@ -169,6 +169,14 @@ fn a_workload_lives_in_a_subtree_of_its_own_below_the_slice() {
             "begins",
         ),
     ]);
+    let kept = "keeps for cgroups of its own";
+    assert_each_is_the_only_fault(
+        ["agents.slice/grantd-canary", "agents.slice/grantd-new/agent.service"]
+            .map(|own| case(cgroup, &format!("\"{own}\""), "workload[0].cgroup", kept))
+            .into(),
+    );
+    let deeper = changed(cgroup, r#""agents.slice/a/grantd-agent.service""#);
+    assert_eq!(faults(&deeper), Vec::new(), "only names right below the slice are kept");
     let deepest = changed(cgroup, r#""agents.slice/a/b/c/d""#);
     assert_eq!(faults(&deepest), Vec::new(), "four levels are as deep as promised");
 }

@@ -60,7 +60,14 @@ fn canary(ui: &mut Ui<'_>, status: &Status) -> Shown {
         Some(_) => ui.paint(Tone::Bad, "FAILED"),
     };
     let (passed, failed) = (canary.passed, canary.failed);
-    writeln!(ui.out, "  canary   {state}, last tried {age} ({passed} passed, {failed} failed)")?;
+    let unclear = match canary.unclear {
+        0 => String::new(),
+        rounds => format!(", {rounds} unclear"),
+    };
+    writeln!(
+        ui.out,
+        "  canary   {state}, last tried {age} ({passed} passed, {failed} failed{unclear})"
+    )?;
     Ok(())
 }
 

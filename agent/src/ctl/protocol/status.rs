@@ -101,6 +101,10 @@ pub struct CanaryStatus {
     pub passed: u64,
     /// Rounds in which not.
     pub failed: u64,
+    /// Rounds in which both came out as they should, and a record is missing where a ring of the kernel overflowed
+    /// meanwhile. More than 12 in a row are failed ones.
+    #[serde(default)]
+    pub unclear: u64,
     /// Milliseconds since the last round ended; absent before the first.
     pub age_ms: Option<u64>,
     /// What is wrong now; also in `not_enforcing`.
