@@ -156,7 +156,7 @@ fn b09_who_is_let_in_over_loopback_is_told_from_the_workload_itself() {
             world.spool.wait_for(&format!("the call, as {reason}"), 1, RECORD, |r| {
                 r.kind() == ALLOWED
                     && r.reason() == reason
-                    && r.text("/connection_info/direction") != ""
+                    && !r.text("/connection_info/direction").is_empty()
             })?;
         }
         let records = world.spool.records()?;

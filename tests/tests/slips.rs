@@ -9,6 +9,7 @@ use grantd_e2e::audit::{CUT, DENIED, FINDING, GRANT_ENDED, Record};
 use grantd_e2e::cgroup::kill_and_remove;
 use grantd_e2e::check::{RECORD, allowed, denied, refused_without_trace};
 use grantd_e2e::container::Engine;
+use grantd_e2e::machine;
 use grantd_e2e::netns::{Netns, Prefix};
 use grantd_e2e::programs::not_run;
 use grantd_e2e::server::Server;
@@ -97,6 +98,7 @@ fn a08_a_workload_that_is_made_anew_inherits_nothing_while_the_daemon_is_dead() 
 fn a08_no_first_task_of_slices_that_come_and_go_gets_out_while_the_daemon_follows() {
     scenario(|world| {
         let server = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let timely = machine::judges_time("a slice made anew has its hooks within 200 ms")?;
         for round in 0..8 {
             world.control_plane.push(&world.draft()?.tcp(A, 5432).ttl(120))?.in_force()?;
             allowed("before", &world.coding.tcp(server.address())?)?;
@@ -105,8 +107,8 @@ fn a08_no_first_task_of_slices_that_come_and_go_gets_out_while_the_daemon_follow
             if watched(world) {
                 denied(&format!("the first task in round {round}"), &first)?;
             }
-            let event_driven = Duration::from_millis(200);
-            let patience = if watched(world) { event_driven } else { Duration::from_secs(2) };
+            let at_once = timely && watched(world);
+            let patience = Duration::from_millis(if at_once { 200 } else { 2000 });
             grantd_e2e::clock::wait_until("the slice's hooks", patience, || {
                 let status = world.daemon.ask(&serde_json::json!({"op": "status"}))?;
                 Ok((status.get("enforcing") == Some(&serde_json::Value::Bool(true))).then_some(()))

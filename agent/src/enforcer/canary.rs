@@ -134,10 +134,10 @@ impl Enforcer {
         }
         self.canary.place = None;
         let now = self.clock.now().boot_ns;
-        let excused = match &outcome {
-            Outcome::Unrecorded(seen) if self.canary.last.is_some() => self.is_excused(*seen),
-            _ => false,
-        };
+        let mut excused = false;
+        if let (Outcome::Unrecorded(seen), Some(_)) = (&outcome, &self.canary.last) {
+            excused = self.is_excused(*seen);
+        }
         match &mut self.canary.last {
             // What was known before still is, from now on: both attempts came out as they should.
             Some((_, at)) if excused => *at = now,
@@ -151,7 +151,8 @@ impl Enforcer {
     fn is_excused(&mut self, seen: Seen) -> bool {
         let now = self.lost_of_rings();
         let before = self.canary.lost_before;
-        let overflowed = |ring: Ring| now[ring as usize] > before[ring as usize];
+        let at = |lost: &Lost, ring: Ring| lost.get(ring as usize).copied().unwrap_or(0);
+        let overflowed = |ring: Ring| at(&now, ring) > at(&before, ring);
         let excused = (seen.denial || overflowed(Ring::Denials))
             && (seen.connection || overflowed(Ring::Flows))
             && self.canary.unclear_in_row < MOST_UNCLEAR;
