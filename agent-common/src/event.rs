@@ -97,6 +97,9 @@ pub enum Hook {
     GuardBpf = 28,
     /// The guard: `lsm_cgroup/userns_create`
     GuardUsernsCreate = 29,
+    /// The guard, on kernels that splice into sockets without asking `socket_sendmsg` (before 6.5):
+    /// `lsm_cgroup/file_permission`
+    GuardFilePermission = 30,
 }
 
 impl Hook {
@@ -124,6 +127,7 @@ impl Hook {
             27 => Some(Self::GuardPtraceAccessCheck),
             28 => Some(Self::GuardBpf),
             29 => Some(Self::GuardUsernsCreate),
+            30 => Some(Self::GuardFilePermission),
             _ => None,
         }
     }
@@ -152,6 +156,7 @@ impl Hook {
             Self::GuardPtraceAccessCheck => "guard_ptrace_access_check",
             Self::GuardBpf => "guard_bpf",
             Self::GuardUsernsCreate => "guard_userns_create",
+            Self::GuardFilePermission => "guard_file_permission",
         }
     }
 }

@@ -1,6 +1,8 @@
 /* Asks the kernel for things by bare system calls and prints each answer: `what answer`, a line each. C
  * because the tests have no unsafe code; static, so that it runs wherever the tests do. */
 #define _GNU_SOURCE
+#include "calls.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +35,7 @@ static void answer(const char *what, long result)
     fflush(stdout);
 }
 
-/* Results of calls that do not go through libc: minus the error number. */
-static void raw(const char *what, long result)
+void raw(const char *what, long result)
 {
     errno = result < 0 ? (int)-result : 0;
     answer(what, result);
@@ -261,6 +262,8 @@ int main(int count, char **words)
         own_child();
     } else if (!strcmp(verb, "abi")) {
         abi();
+    } else if (!strcmp(verb, "rings")) {
+        rings();
     } else if (!strcmp(verb, "terminal")) {
         TRY("open-tty", open("/dev/tty", O_RDWR | O_CLOEXEC));
         TRY("push-input", ioctl(0, TIOCSTI, "\n"));
@@ -280,6 +283,8 @@ int main(int count, char **words)
         unix_stream("abstract", words[2], 1);
     } else if (!strcmp(verb, "outsider") && count > 2) {
         outsider((pid_t)atoi(words[2]));
+    } else if (!strcmp(verb, "detach") && count > 2) {
+        detach(words[2]);
     } else if (!strcmp(verb, "tcp") && count > 3) {
         tcp(words[2], words[3]);
     } else if (!strcmp(verb, "later") && count > 3) {

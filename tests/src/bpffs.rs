@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use grantd_common::ABI_VERSION;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::cleanup::{self, Undo};
@@ -39,6 +40,19 @@ impl Bpffs {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives the pins of this version the name that the kernel ABI before it has, as the version before an
+    /// upgrade leaves them. Where they are now.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn age_pins(&self) -> Result<PathBuf> {
+        let family = self.path.join("grantd");
+        let older = family.join(format!("abi-{}", ABI_VERSION - 1));
+        fs::rename(family.join(format!("abi-{ABI_VERSION}")), &older)
+            .context("giving the pins another ABI's name")?;
+        Ok(older)
     }
 }
 

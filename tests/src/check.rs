@@ -1,12 +1,15 @@
 //! What tests assert again and again, with messages that say what a user would lose.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
-use crate::audit::Record;
+use crate::audit::{FINDING, Record};
 use crate::control_plane::Answer;
+use crate::launch::{Launcher, expect};
 use crate::machine;
 use crate::probe::Attempt;
 use crate::server::Server;
@@ -14,6 +17,43 @@ use crate::world::World;
 
 /// How long a record may take from the event to the spool.
 pub const RECORD: Duration = Duration::from_secs(5);
+
+/// How long it may take until it is told that something was undone behind grantd's back.
+pub const ALARM: Duration = Duration::from_secs(10);
+
+/// Whether a record tells of that.
+#[must_use]
+pub fn is_alarm(record: &Record) -> bool {
+    record.kind() == FINDING && record.text("/finding_info/types/0") == "tamper"
+}
+
+/// Waits for the alarm that says `what`, and for the status that fails with it.
+///
+/// # Errors
+/// When it does not come in time, or health stays good.
+pub fn alarm(world: &World, what: &str) -> Result<()> {
+    let said = |record: &Record| is_alarm(record) && record.text("/message").contains(what);
+    world.spool.wait_for(&format!("an alarm that says {what:?}"), 1, ALARM, said)?;
+    let status = world.daemon.ask(&json!({"op": "status"}))?;
+    ensure!(
+        status.get("enforcing") == Some(&json!(false)),
+        "health is good after {what:?}: {status}"
+    );
+    let why = status.get("not_enforcing").map(Value::to_string).unwrap_or_default();
+    ensure!(why.contains(what), "the status does not say {what:?}: {why}");
+    let exit = world.daemon.run("grantctl", &["status"])?.status.code();
+    ensure!(exit == Some(1), "grantctl status exits {exit:?} after {what:?}");
+    Ok(())
+}
+
+/// Detaches the link that is pinned there, as root may, and leaves the pin.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn detach(world: &World, pin: &Path) -> Result<()> {
+    let pin = pin.to_str().context("a path")?;
+    expect(&Launcher::new(world)?.as_root(&["detach", pin])?, "detach", "done")
+}
 
 /// Checks that an attempt reached its destination.
 ///

@@ -77,6 +77,15 @@ impl<'w> Launcher<'w> {
         answers(&self.world.host.enter(|| command.output())??)
     }
 
+    /// What a verb of `calls` is answered outside, as root.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn as_root(&self, words: &[&str]) -> Result<Answers> {
+        let mut command = Command::new(&self.calls);
+        answers(&command.args(words).stdin(Stdio::null()).output()?)
+    }
+
     /// A program that runs outside, as the same user.
     #[must_use]
     pub fn unconfined(&self, program: &str) -> Command {

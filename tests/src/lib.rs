@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod escapes;
 pub mod everyday;
 pub mod grants;
+pub mod guarded;
 pub mod issuer;
 pub mod jose;
 pub mod kernel_view;

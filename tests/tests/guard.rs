@@ -4,108 +4,21 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use grantd_e2e::audit::DENIED;
-use grantd_e2e::check::RECORD;
-use grantd_e2e::issuer::Shape;
-use grantd_e2e::probe::Attack;
+use grantd_e2e::guarded::{
+    Services, all_allowed, all_refused, both, bystander, escape, guarded, none_refused, nothing,
+    recorded,
+};
+use grantd_e2e::launch::{Answers, Launcher, answers, expect};
 use grantd_e2e::server::Server;
 use grantd_e2e::workload::Workload;
-use grantd_e2e::world::{A, World, at, scenario_in};
-use grantd_e2e::{clock, ctl, machine, programs};
+use grantd_e2e::world::{A, World, at};
+use grantd_e2e::{clock, programs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::{Value, json};
-
-/// Runs a test where the guard is in effect; where it is not, says so.
-fn guarded(
-    name: &str,
-    prepare: impl FnOnce(&mut World) -> Result<()>,
-    test: impl FnOnce(&mut World) -> Result<()>,
-) {
-    scenario_in(World::assemble(Shape::okta()), |world| {
-        prepare(world)?;
-        world.daemon.start()?;
-        if in_effect(world)? {
-            return test(world);
-        }
-        let log = fs::read_to_string(world.daemon.log_path()).context("the daemon's log")?;
-        let missing = log.lines().find_map(|line| line.split_once("of the guard is missing: "));
-        let why = missing.map_or("the daemon does not say why", |(_, why)| why);
-        // The kernels that are emulated have it: there its absence is a defect.
-        ensure!(!machine::is_emulated(), "the guard is not in effect: {why}");
-        programs::not_run(name, &why.chars().take(200).collect::<String>())
-    });
-}
-
-fn in_effect(world: &World) -> Result<bool> {
-    let status = ctl::ask(&world.daemon.socket(), &json!({"op": "status"}))?;
-    let threats = [status.pointer("/threats"), status.pointer("/status/threats")];
-    let threats = threats.into_iter().flatten().find_map(Value::as_array);
-    let threats = threats.with_context(|| format!("a status without threats: {status}"))?;
-    let state = |id: &str| threats.iter().find(|t| t["id"] == id).map(|t| t["state"].clone());
-    Ok(["A2", "A4", "C5", "D1"].iter().all(|id| state(id) == Some(json!("closed"))))
-}
-
-fn nothing(_: &mut World) -> Result<()> {
-    Ok(())
-}
-
-/// What the workload and a bystander get, both as root.
-fn both(world: &World, arguments: &[&str]) -> Result<(Vec<Attack>, Vec<Attack>)> {
-    Ok((escape(&world.coding.as_root(), arguments)?, escape(&bystander(world), arguments)?))
-}
-
-fn bystander(world: &World) -> Workload {
-    world.coding.as_root().moved_to(&world.cgroups.outside())
-}
-
-fn escape(who: &Workload, arguments: &[&str]) -> Result<Vec<Attack>> {
-    let mut all = vec!["escape"];
-    all.extend(arguments);
-    who.many(&all)
-}
-
-fn refused(attack: &Attack) -> bool {
-    let answer = &attack.answer;
-    !attack.succeeded && (answer.starts_with("EPERM") || answer.starts_with("EACCES"))
-}
-
-fn all_refused(attacks: &[Attack]) -> Result<()> {
-    ensure!(!attacks.is_empty(), "nothing was tried");
-    for attack in attacks {
-        ensure!(refused(attack), "{} should be refused: {attack:?}", attack.what);
-    }
-    Ok(())
-}
-
-/// It may fail for want of a kernel module, but not by a verdict.
-fn none_refused(attacks: &[Attack]) -> Result<()> {
-    ensure!(!attacks.is_empty(), "nothing was tried");
-    for attack in attacks {
-        ensure!(!refused(attack), "{} should not be refused: {attack:?}", attack.what);
-    }
-    Ok(())
-}
-
-fn all_allowed(attacks: &[Attack]) -> Result<()> {
-    ensure!(!attacks.is_empty(), "nothing was tried");
-    for attack in attacks {
-        ensure!(attack.succeeded, "{} should work: {attack:?}", attack.what);
-    }
-    Ok(())
-}
-
-fn recorded(world: &World, reason: &str, least: usize) -> Result<()> {
-    let what = format!("what was refused as {reason}");
-    world.spool.wait_for(&what, least, RECORD, |record| {
-        record.kind() == DENIED && record.reason() == reason && record.workload() == "coding-agent"
-    })?;
-    Ok(())
-}
 
 #[test]
 fn a02_a03_a_socket_connected_outside_carries_nothing_for_the_agent_and_is_not_handed_in() {
@@ -137,6 +50,52 @@ fn c03_c05_c06_no_family_beside_ip_local_and_route_netlink_can_be_opened() {
         all_refused(&agent)?;
         none_refused(&outsider)?;
         recorded(world, "address_family", agent.len())
+    });
+}
+
+/// What `calls` is answered as the workload, and as a bystander.
+fn calls(world: &World, verb: &str) -> Result<(Answers, Answers)> {
+    let program = Launcher::new(world)?.calls.display().to_string();
+    let asked = |who: &Workload| answers(&who.run(&program, &[verb], &[])?);
+    Ok((asked(&world.coding.as_root())?, asked(&bystander(world))?))
+}
+
+/// Families of `calls` by number: those that the guard refuses, and those that are the workload's to have.
+fn only_its_families(prefix: &str, agent: &Answers, outsider: &Answers) -> Result<()> {
+    for closed in [libc::AF_VSOCK, libc::AF_PACKET, libc::AF_ALG] {
+        let what = format!("{prefix}-{closed}");
+        expect(agent, &what, "EPERM")?;
+        ensure!(
+            outsider.get(&what).is_some_and(|answer| answer != "EPERM"),
+            "{what}: {outsider:?}"
+        );
+    }
+    for open in [libc::AF_UNIX, libc::AF_INET] {
+        expect(agent, &format!("{prefix}-{open}"), "done")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn c07_io_uring_makes_no_socket_of_another_family() {
+    guarded("c07_io_uring", nothing, |world| {
+        let (agent, outsider) = calls(world, "rings")?;
+        expect(&outsider, "ring-socket-2", "done")?;
+        only_its_families("ring-socket", &agent, &outsider)?;
+        recorded(world, "address_family", 3)
+    });
+}
+
+#[test]
+fn c08_32_bit_calls_make_no_socket_of_another_family() {
+    guarded("c08_32_bit_calls", nothing, |world| {
+        let (agent, outsider) = calls(world, "abi")?;
+        if outsider.contains_key("int80") {
+            return programs::not_run("c08_32_bit_calls", "this kernel has no 32-bit system calls");
+        }
+        only_its_families("int80-socket", &agent, &outsider)?;
+        only_its_families("int80-socketcall", &agent, &outsider)?;
+        recorded(world, "address_family", 6)
     });
 }
 
@@ -176,36 +135,6 @@ fn bpf_and_user_namespaces_are_refused_and_the_latter_open_by_a_word_of_config()
         recorded(world, "user_namespace", 1)?;
         all_allowed(&escape(&world.research.as_root(), &["namespace"])?)
     });
-}
-
-/// Services outside, each at a path of the run's own directory.
-struct Services {
-    directory: PathBuf,
-    _docker: UnixListener,
-    _log: UnixDatagram,
-    _abstract: UnixListener,
-    abstract_name: String,
-}
-
-impl Services {
-    fn start(world: &World) -> Result<Self> {
-        use std::os::linux::net::SocketAddrExt as _;
-        let directory = world.workdir.subdir("services", 0o755)?;
-        let abstract_name = format!("{}-bus", world.workdir.name());
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(&abstract_name)?;
-        Ok(Self {
-            _docker: UnixListener::bind(directory.join("docker.sock"))?,
-            _log: UnixDatagram::bind(directory.join("log.sock"))?,
-            // Abstract names belong to a network namespace.
-            _abstract: world.host.enter(|| UnixListener::bind_addr(&address))??,
-            directory,
-            abstract_name,
-        })
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
 }
 
 #[test]
@@ -259,29 +188,6 @@ fn local_sockets_of_its_own_and_those_that_the_config_names_work() {
             })?;
             all_refused(&escape(&world.research.as_root(), &["local", &path])?)?;
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn f10_a_host_that_requires_the_guard_starts_only_where_all_of_it_was_seen_to_refuse() {
-    scenario_in(World::assemble(Shape::okta()), |world| {
-        world.daemon.start()?;
-        let has = in_effect(world)?;
-        world.daemon.reconfigure(|config| config.guard = "required")?;
-        let restarted = world.daemon.restart();
-        ensure!(restarted.is_ok() == has, "required, in effect {has}: {restarted:?}");
-        if !has {
-            let log = fs::read_to_string(world.daemon.log_path())?;
-            ensure!(log.contains("[guard] mode is \"required\""), "no reason in the log");
-        }
-        world.daemon.reconfigure(|config| config.guard = "off")?;
-        if has {
-            world.daemon.restart()?;
-        } else {
-            world.daemon.start()?;
-        }
-        ensure!(!in_effect(world)?, "it was switched off");
         Ok(())
     });
 }

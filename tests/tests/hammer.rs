@@ -1,11 +1,10 @@
 //! Reloads, restarts and upgrades while a workload connects without a pause.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use grantd_common::ABI_VERSION;
 use grantd_e2e::check::{allowed, denied};
 use grantd_e2e::kernel_view::Entries;
 use grantd_e2e::machine;
@@ -81,15 +80,6 @@ impl Traffic {
     }
 }
 
-/// Lets the pins look like those of the ABI before this one.
-fn age_pins(world: &World) -> Result<PathBuf> {
-    let family = world.bpffs.path().join("grantd");
-    let older = family.join(format!("abi-{}", ABI_VERSION - 1));
-    fs::rename(family.join(format!("abi-{ABI_VERSION}")), &older)
-        .context("giving the pins another ABI's name")?;
-    Ok(older)
-}
-
 /// A deployment whose grants outlive the longest of these tests.
 fn patient(world: &mut World) -> Result<()> {
     world.daemon.log_little();
@@ -120,7 +110,8 @@ fn hammer(rounds: &Rounds) {
         for round in 0..rounds.upgrades {
             world.daemon.install(copy.clone())?;
             world.daemon.stop()?;
-            let older = (round == rounds.upgrades / 2).then(|| age_pins(world)).transpose()?;
+            let older =
+                (round == rounds.upgrades / 2).then(|| world.bpffs.age_pins()).transpose()?;
             world.daemon.start()?;
             ensure!(!older.is_some_and(|path| path.exists()), "the older pins are still there");
         }
@@ -158,7 +149,7 @@ fn an_upgrade_across_an_abi_change_keeps_grants_and_their_ends() {
         let held = world.coding.hold(server.address(), Some(20))?;
         let revoked = world.coding.hold(short.address(), None)?;
         world.daemon.kill9()?;
-        let older = age_pins(world)?;
+        let older = world.bpffs.age_pins()?;
         denied("a connection without a grant", &world.coding.tcp(at(A, 22)?)?)?;
         world.daemon.start()?;
         ensure!(!older.exists(), "the older pins are still there: {}", listing(&older));

@@ -2,42 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use grantd_common::{WorkloadEntry, WorkloadId};
-use grantd_e2e::audit::{FINDING, Record};
-use grantd_e2e::check::{allowed, denied};
+use grantd_e2e::audit::Record;
+use grantd_e2e::check::{ALARM, alarm, allowed, denied, detach, is_alarm};
 use grantd_e2e::programs;
 use grantd_e2e::server::Server;
 use grantd_e2e::world::{A, World, at, scenario};
 use serde_json::{Value, json};
 
-/// How long an alarm may take.
-const ALARM: Duration = Duration::from_secs(10);
 /// How long an untouched host is watched for false alarms: two rounds over the maps and more.
 const QUIET: Duration = Duration::from_secs(12);
-
-fn is_alarm(record: &Record) -> bool {
-    record.kind() == FINDING && record.text("/finding_info/types/0") == "tamper"
-}
-
-/// Waits for the alarm that says `what`, and for the status that fails with it.
-fn alarm(world: &World, what: &str) -> Result<()> {
-    let said = |record: &Record| is_alarm(record) && record.text("/message").contains(what);
-    world.spool.wait_for(&format!("an alarm that says {what:?}"), 1, ALARM, said)?;
-    let status = world.daemon.ask(&json!({"op": "status"}))?;
-    ensure!(
-        status.get("enforcing") == Some(&json!(false)),
-        "health is good after {what:?}: {status}"
-    );
-    let why = status.get("not_enforcing").map(Value::to_string).unwrap_or_default();
-    ensure!(why.contains(what), "the status does not say {what:?}: {why}");
-    let exit = world.daemon.run("grantctl", &["status"])?.status.code();
-    ensure!(exit == Some(1), "grantctl status exits {exit:?} after {what:?}");
-    Ok(())
-}
 
 fn status_is_good_again(world: &World) -> Result<()> {
     grantd_e2e::clock::wait_until("good health after a repair", 3 * ALARM, || {
@@ -97,13 +74,29 @@ fn c11_a_detached_program_is_attached_again_with_an_alarm() {
     scenario(|world| {
         let (granted, other) = two_servers(world)?;
         for hook in ["connect4", "egress", "sock_create"] {
-            let pin = world.daemon.link_pin(hook)?;
-            if !detach(&pin)? {
-                return programs::not_run("detaching a link behind grantd's back", "no perl here");
-            }
+            detach(world, &world.daemon.link_pin(hook)?)?;
             alarm(world, &format!("the program {hook} was detached"))?;
             works(world, &granted, &other)?;
         }
+        status_is_good_again(world)
+    });
+}
+
+#[test]
+fn c11_a_removed_pin_of_the_watch_is_put_back_with_an_alarm() {
+    scenario(|world| {
+        let (granted, other) = two_servers(world)?;
+        let Ok(pin) = world.daemon.link_pin("cgroup_mkdir") else {
+            return programs::not_run("a removed pin of the watch", "this kernel takes no watch");
+        };
+        for hook in ["cgroup_mkdir", "cgroup_attach_task"] {
+            fs::remove_file(world.daemon.link_pin(hook)?)?;
+            alarm(world, &format!("the pin of the link {hook} was removed"))?;
+        }
+        fs::remove_file(world.kernel.pin("PATHS"))?;
+        alarm(world, "the pin of the map PATHS was removed")?;
+        ensure!(pin.exists() && world.kernel.pin("PATHS").exists(), "the pins are not back");
+        works(world, &granted, &other)?;
         status_is_good_again(world)
     });
 }
@@ -162,26 +155,6 @@ fn c11_a_grant_that_was_forged_in_the_maps_is_ended_with_an_alarm() {
         works(world, &granted, &other)?;
         status_is_good_again(world)
     });
-}
-
-/// Detaches the link that is pinned there, by `bpf(BPF_LINK_DETACH)`, and leaves the pin.
-fn detach(pin: &std::path::Path) -> Result<bool> {
-    let number = if cfg!(target_arch = "x86_64") { 321 } else { 280 };
-    let script = format!(
-        r#"my $path = $ARGV[0] . "\0";
-        my $get = pack("P L L", $path, 0, 0);
-        my $fd = syscall({number}, 7, $get, length $get);
-        die "BPF_OBJ_GET: $!" if $fd < 0;
-        my $detach = pack("L L", $fd, 0);
-        die "BPF_LINK_DETACH: $!" if syscall({number}, 34, $detach, length $detach) < 0;"#
-    );
-    let output = match Command::new("perl").args(["-e", &script]).arg(pin).output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error).context("running perl"),
-    };
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(true)
 }
 
 #[test]

@@ -45,6 +45,15 @@ pub(crate) fn socket_recvmsg(ctx: &LsmContext) -> bool {
     used(Socket(ctx.arg(0)), Hook::GuardSocketRecvmsg)
 }
 
+/// Any file that is read or written: a kernel that splices into sockets by `sendpage` asks nothing else.
+#[inline(always)]
+pub(crate) fn file_permission(ctx: &LsmContext) -> bool {
+    match raw::socket_of(ctx.arg::<*mut u8>(0).cast()) {
+        Some(socket) => used(socket, Hook::GuardFilePermission),
+        None => false,
+    }
+}
+
 /// A socket that the task holds, however it came by it.
 #[inline(always)]
 fn used(socket: Socket, hook: Hook) -> bool {

@@ -99,6 +99,7 @@ mod programs {
             = hooks::ptrace_access_check;
         "bpf": guard_bpf, host_bpf = hooks::bpf;
         "userns_create": guard_userns_create, host_userns_create = hooks::userns_create;
+        "file_permission": guard_file_permission, host_file_permission = hooks::file_permission;
     }
 }
 

@@ -116,7 +116,8 @@ fn direction(event: &Event, hook: Hook, to: &Endpoint) -> Direction {
         | Hook::GuardUnixMaySend
         | Hook::GuardPtraceAccessCheck
         | Hook::GuardBpf
-        | Hook::GuardUsernsCreate => Direction::Outbound,
+        | Hook::GuardUsernsCreate
+        | Hook::GuardFilePermission => Direction::Outbound,
     }
 }
 

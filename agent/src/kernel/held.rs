@@ -7,7 +7,10 @@ use std::path::Path;
 
 use super::error::Error;
 use super::load::{Pins, SHAPES};
-use super::sys;
+use super::{guard, sys, watch};
+
+/// What was found changed, and whether it could be put back.
+pub(super) type Found = (String, Result<(), Error>);
 
 /// Descriptors of the pinned maps and links, by name.
 #[derive(Default)]
@@ -48,10 +51,13 @@ impl Info {
 }
 
 impl Held {
-    /// Opens every pinned map.
+    /// Opens every pinned map; those of the guard and the watch where there are any.
     pub(super) fn of_maps(pins: &Pins) -> Result<Self, Error> {
         let maps = SHAPES.iter().map(|(name, ..)| Ok((*name, open(&pins.map(name))?)));
-        Ok(Self { maps: maps.collect::<Result<_, Error>>()?, links: Vec::new() })
+        let mut maps = maps.collect::<Result<Vec<_>, Error>>()?;
+        let optional = guard::SHAPES.iter().chain(&watch::SHAPES);
+        maps.extend(optional.filter_map(|(name, ..)| Some((*name, open(&pins.map(name)).ok()?))));
+        Ok(Self { maps, links: Vec::new() })
     }
 
     /// Opens the links that are pinned now, instead of those that were open.
@@ -74,7 +80,7 @@ impl Held {
     }
 
     /// Puts back every pin of a map that is gone or is another map's. Returns what was found.
-    pub(super) fn repair_maps(&self, pins: &Pins) -> Vec<(String, Result<(), Error>)> {
+    pub(super) fn repair_maps(&self, pins: &Pins) -> Vec<Found> {
         let mut found = Vec::new();
         for (name, held) in &self.maps {
             let pin = pins.map(name);
@@ -92,13 +98,48 @@ impl Held {
     }
 }
 
+/// A link of the guard or the watch, kept open, with what the kernel said of it when it was made.
+pub(super) struct Kept {
+    link: OwnedFd,
+    made: Info,
+}
+
+impl Kept {
+    /// Opens the link that was just pinned there.
+    pub(super) fn of_pin(pin: &Path) -> Result<Self, Error> {
+        let link = open(pin)?;
+        let made = Info::of(link.as_fd());
+        Ok(Self { link, made })
+    }
+
+    /// Whether it was detached, or runs another program than when it was made.
+    pub(super) fn is_changed(&self) -> bool {
+        Info::of(self.link.as_fd()) != self.made
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+}
+
+/// Puts the pin of a link back where it is gone or is another link's.
+pub(super) fn repair_pin(pins: &Pins, name: &str, link: BorrowedFd<'_>) -> Option<Found> {
+    let pin = pins.link(name);
+    let pinned = sys::open_pin(&pin).ok().and_then(|fd| Info::of(fd.as_fd()).link);
+    if pinned.is_some() && pinned == Info::of(link).link {
+        return None;
+    }
+    let what = if pinned.is_some() { "is another link's" } else { "was removed" };
+    Some((format!("the pin of the link {name} {what}"), put_back(pins, link, &pin)))
+}
+
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     let failed = |source| Error::Pin { operation: "open", path: path.into(), source };
     sys::open_pin(path).map_err(failed)
 }
 
 /// Pins an object again, in directories that may be gone.
-pub(super) fn put_back(pins: &Pins, object: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
+fn put_back(pins: &Pins, object: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
     pins.make_directories()?;
     let failed = |operation, source| Error::Pin { operation, path: pin.into(), source };
     match fs::remove_file(pin) {

@@ -122,11 +122,11 @@ impl Kernel {
         }
         let (programs, to_take_over) = (loaded.programs, !pins.others.is_empty());
         let watch = watch::Watch::start(&pins, level);
-        let held = held::Held::of_maps(&pins)?;
         let guard = match setup.guard {
             true => guard::Guard::load(&pins, level),
             false => guard::Guard::off(&pins)?,
         };
+        let held = held::Held::of_maps(&pins)?;
         let mut kernel = Self {
             setup: setup.clone(),
             programs,

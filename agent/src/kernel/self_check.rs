@@ -1,11 +1,10 @@
 //! What is attached and pinned, compared with what the daemon left, and put back.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use super::attach::HOOKS;
-use super::held::{Info, put_back};
+use super::held::{Found, Info, repair_pin};
 use super::{Error, Kernel, host, load, sys};
 
 /// Something that is not as the daemon left it.
@@ -26,10 +25,14 @@ impl Kernel {
         }
         let pins = load::Pins::open(&self.setup.bpffs);
         let mut found = self.held.repair_maps(&pins);
+        found.extend(self.watch.repair_pins(&pins));
         match host::open_cgroup(&self.setup.cgroup_root) {
             Ok(root) => {
                 // A slice that was removed is followed by a look of its own.
                 let there = host::cgroup_of(&self.slice.path).ok().flatten() == Some(self.slice.id);
+                if there {
+                    found.extend(self.check_guard(&pins));
+                }
                 for hook in HOOKS.iter().filter(|hook| hook.at_root() || there) {
                     let cgroup = if hook.at_root() { root.id } else { self.slice.id };
                     found.extend(self.check_hook(&pins, hook.name, cgroup));
@@ -43,13 +46,17 @@ impl Kernel {
         found.into_iter().map(|(what, repaired)| Tampered { what, repaired }).collect()
     }
 
+    /// Hooks of the guard, which are tried again at once when one had to be attached again.
+    fn check_guard(&mut self, pins: &load::Pins) -> Vec<Found> {
+        let (found, attached) = self.guard.repair(pins, &self.slice);
+        if attached {
+            self.prove_guard();
+        }
+        found
+    }
+
     /// One link: whether it is attached where it belongs, with our program, under its pin.
-    fn check_hook(
-        &mut self,
-        pins: &load::Pins,
-        name: &'static str,
-        cgroup: u64,
-    ) -> Option<(String, Result<(), Error>)> {
+    fn check_hook(&mut self, pins: &load::Pins, name: &'static str, cgroup: u64) -> Option<Found> {
         let held = self.held.link(name).map(Info::of).unwrap_or_default();
         let ours = self.programs.id(name);
         if held.cgroup != Some(cgroup) || (ours.is_some() && held.program != ours) {
@@ -60,14 +67,7 @@ impl Kernel {
             };
             return Some((what, self.attach_again(pins, name)));
         }
-        let pin = pins.link(name);
-        let pinned = sys::open_pin(&pin).ok().map(|fd| Info::of(fd.as_fd()));
-        if pinned.and_then(|info| info.link) == held.link {
-            return None;
-        }
-        let what = if pinned.is_some() { "is another link's" } else { "was removed" };
-        let repaired = self.held.link(name).map_or(Ok(()), |link| put_back(pins, link, &pin));
-        Some((format!("the pin of the link {name} {what}"), repaired))
+        repair_pin(pins, name, self.held.link(name)?)
     }
 
     fn attach_again(&mut self, pins: &load::Pins, name: &'static str) -> Result<(), Error> {
@@ -78,12 +78,7 @@ impl Kernel {
     }
 
     /// A link that is attached is in effect unless something else changed how the kernel runs programs.
-    fn check_effect(
-        &self,
-        name: &'static str,
-        attach_type: u32,
-        below: &[PathBuf],
-    ) -> Vec<(String, Result<(), Error>)> {
+    fn check_effect(&self, name: &'static str, attach_type: u32, below: &[PathBuf]) -> Vec<Found> {
         let Some(ours) = self.programs.id(name) else { return Vec::new() };
         let not_at = |place: &dyn std::fmt::Display| {
             let what = format!("the program {name} is attached and not in effect at {place}");

@@ -17,6 +17,7 @@ use grantd_common::{ABI_VERSION, Move, MoveKind, PathKey, WorkloadEntry, Workloa
 use super::attach::{self, HookCoverage};
 use super::btf::Types;
 use super::error::Error;
+use super::held::{Found, Kept, repair_pin};
 use super::load::{Pins, check_shape_at};
 use super::pod::{self, Pod};
 use super::sys;
@@ -88,6 +89,8 @@ impl WatchState {
 /// The watch, as far as the kernel takes it.
 pub(super) struct Watch {
     paths: Option<HashMap<MapData, PathKey, Pod<WorkloadEntry>>>,
+    /// Its links: nothing but the last reference detaches one of this kind.
+    links: Vec<(&'static str, Kept)>,
     /// Why programs are not attached, by tracepoint; one reason for all is under no name.
     problems: Vec<(&'static str, String)>,
     unwatched: Vec<PathBuf>,
@@ -96,7 +99,8 @@ pub(super) struct Watch {
 impl Watch {
     /// Loads and attaches what the kernel takes. Never fails: what is missing is in [`Self::state`].
     pub(super) fn start(pins: &Pins, slice_level: u32) -> Self {
-        let mut watch = Self { paths: None, problems: Vec::new(), unwatched: Vec::new() };
+        let mut watch =
+            Self { paths: None, links: Vec::new(), problems: Vec::new(), unwatched: Vec::new() };
         if let Err(error) = watch.load(pins, slice_level) {
             let problem = crate::text::chain(&*error);
             tracing::warn!("cgroups are not watched, only looked at each half second: {problem}");
@@ -113,10 +117,13 @@ impl Watch {
         let mut object = open(pins, slice_level, &types, &btf)?;
         let paths = object.take_map("PATHS").ok_or("the watch object has no map PATHS")?;
         for name in TRACEPOINTS {
-            if let Err(error) = attach_one(&mut object, name, &btf, pins) {
-                let problem = crate::text::chain(&*error);
-                tracing::warn!("{name} is not watched: {problem}");
-                self.problems.push((name, problem));
+            match attach_one(&mut object, name, &btf, pins) {
+                Ok(link) => self.links.push((name, link)),
+                Err(error) => {
+                    let problem = crate::text::chain(&*error);
+                    tracing::warn!("{name} is not watched: {problem}");
+                    self.problems.push((name, problem));
+                }
             }
         }
         self.paths = Some(HashMap::try_from(paths)?);
@@ -149,6 +156,12 @@ impl Watch {
             paths.insert(key, Pod(entry), 0).map_err(failed("write"))?;
         }
         Ok(())
+    }
+
+    /// Puts back pins that are not as they were left.
+    pub(super) fn repair_pins(&self, pins: &Pins) -> Vec<Found> {
+        let links = self.links.iter();
+        links.filter_map(|(name, link)| repair_pin(pins, name, link.as_fd())).collect()
     }
 
     /// What is in effect now, looked up in the pins.
@@ -208,7 +221,7 @@ fn attach_one(
     name: &'static str,
     btf: &Btf,
     pins: &Pins,
-) -> Result<(), Failure> {
+) -> Result<Kept, Failure> {
     let Some(Program::BtfTracePoint(program)) = object.program_mut(name) else {
         return Err(Error::ObjectAbi { expected: ABI_VERSION }.into());
     };
@@ -217,7 +230,7 @@ fn attach_one(
     let id = program.attach()?;
     let link = FdLink::from(program.take_link(id)?);
     attach::replace_pin(attach::Link::Aya(link), &pins.link(name))?;
-    Ok(())
+    Ok(Kept::of_pin(&pins.link(name))?)
 }
 
 /// The one reader of `MOVES`.

@@ -9,6 +9,7 @@ mod local;
 mod probe;
 mod prove;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -25,6 +26,7 @@ pub(super) use prove::{PLACE, Proof, prove};
 use super::attach::{self, Link};
 use super::btf::Types;
 use super::error::Error;
+use super::held::{Found, Kept, repair_pin};
 use super::host::Cgroup;
 use super::load::{self, Pins, check_shape_at};
 use super::pod::Pod;
@@ -47,6 +49,16 @@ struct Spec {
     host: &'static str,
 }
 
+impl Spec {
+    /// The name of its link in this form.
+    const fn link(&self, form: Form) -> &'static str {
+        match form {
+            Form::Slice => self.hook.as_str(),
+            Form::Host => self.host,
+        }
+    }
+}
+
 const fn spec(hook: Hook, lsm: &'static str, host: &'static str) -> Spec {
     Spec { hook, lsm, host }
 }
@@ -65,9 +77,18 @@ const HOOKS: [Spec; 10] = [
     spec(Hook::GuardUsernsCreate, "userns_create", "host_userns_create"),
 ];
 
+/// What complements `socket_sendmsg` where the kernel has `sendpage` (before 6.5): sendfile and splice into a
+/// socket ask no hook of sockets there. Last, and only where it is needed: it is asked for every file.
+const SPLICED: Spec = spec(Hook::GuardFilePermission, "file_permission", "host_file_permission");
+
+/// Every hook, in order of priority.
+fn specs() -> impl Iterator<Item = &'static Spec> {
+    HOOKS.iter().chain([&SPLICED])
+}
+
 /// The links that may be pinned.
 pub(super) fn links() -> impl Iterator<Item = &'static str> {
-    HOOKS.iter().flat_map(|spec| [spec.hook.as_str(), spec.host])
+    specs().flat_map(|spec| [spec.hook.as_str(), spec.host])
 }
 
 /// The offsets that the programs need: global, structure, member.
@@ -123,8 +144,14 @@ pub struct GuardState {
 
 impl GuardState {
     /// Names of the hooks that were seen to take effect.
+    ///
+    /// That of sending is among them only with what complements it on this kernel.
     pub fn in_effect(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.hooks.iter().filter(|hook| hook.in_effect).map(|hook| hook.hook)
+        let spliced = |hook: &GuardHook| hook.hook == SPLICED.hook.as_str() && !hook.in_effect;
+        let half = self.hooks.iter().any(spliced);
+        let sends = Hook::GuardSocketSendmsg.as_str();
+        let counts = move |hook: &&GuardHook| hook.in_effect && !(half && hook.hook == sends);
+        self.hooks.iter().filter(counts).map(|hook| hook.hook)
     }
 
     /// What is missing, each with why; empty where all of it is in effect. A hook whose effect cannot be
@@ -153,6 +180,10 @@ struct Loaded {
     btf: Btf,
     peers: HashMap<MapData, Pod<LocalPeer>, u32>,
     rules: HashMap<MapData, u32, u32>,
+    /// Whether this kernel splices into sockets past `socket_sendmsg`.
+    splices: bool,
+    /// What is attached, by the name of its link.
+    links: BTreeMap<&'static str, Kept>,
 }
 
 impl Guard {
@@ -176,7 +207,8 @@ impl Guard {
             in_effect: false,
             detail: problem.clone(),
         };
-        let hooks = HOOKS.iter().map(hook).collect();
+        let splices = loaded.as_ref().is_some_and(|loaded| loaded.splices);
+        let hooks = specs().take(HOOKS.len() + usize::from(splices)).map(hook).collect();
         Self { loaded, state: GuardState { wanted: true, hooks } }
     }
 
@@ -184,12 +216,12 @@ impl Guard {
     /// One for which the slice has no room is attached for the whole host.
     pub(super) fn attach(&mut self, pins: &Pins, slice: &Cgroup) {
         let Some(loaded) = &mut self.loaded else { return };
-        for (spec, hook) in HOOKS.iter().zip(&mut self.state.hooks) {
+        for (spec, hook) in specs().zip(&mut self.state.hooks) {
             hook.in_effect = false;
             hook.detail = "attached, and not seen to take effect yet".to_owned();
-            hook.form = match loaded.attach_at_slice(spec, pins, slice) {
+            hook.form = match loaded.attach(spec, Form::Slice, pins, slice) {
                 Ok(()) => Some(Form::Slice),
-                Err(error) => match loaded.attach_to_host(spec, pins) {
+                Err(error) => match loaded.attach(spec, Form::Host, pins, slice) {
                     Ok(()) => Some(Form::Host),
                     Err(_) => {
                         hook.detail = crate::text::chain(&*error);
@@ -205,7 +237,7 @@ impl Guard {
     pub(super) fn seen(&mut self, pins: &Pins, slice: &Cgroup, proof: &Proof) -> bool {
         let Some(loaded) = &mut self.loaded else { return false };
         let mut again = false;
-        for (spec, hook) in HOOKS.iter().zip(&mut self.state.hooks) {
+        for (spec, hook) in specs().zip(&mut self.state.hooks) {
             let Some(form) = hook.form else { continue };
             let seen = proof.of(spec.lsm);
             hook.in_effect = seen == Ok(());
@@ -214,7 +246,7 @@ impl Guard {
                 // Nobody knows: better attached than not.
                 (_, Err(Unseen::Untried(why))) => hook.detail.clone_from(why),
                 (Form::Slice, Err(Unseen::Allowed)) => {
-                    let attached = loaded.attach_to_host(spec, pins);
+                    let attached = loaded.attach(spec, Form::Host, pins, slice);
                     again |= attached.is_ok();
                     hook.form = attached.is_ok().then_some(Form::Host);
                     if let Err(error) = attached {
@@ -222,14 +254,14 @@ impl Guard {
                         hook.detail =
                             format!("without effect at the slice, and for the whole host: {why}");
                     }
-                    forget(pins, spec.hook.as_str());
+                    loaded.forget(pins, spec.link(form));
                 }
                 (Form::Host, Err(Unseen::Allowed)) => {
                     hook.detail =
                         "the kernel takes the program and never runs it: boot with bpf in lsm="
                             .into();
                     hook.form = None;
-                    forget(pins, spec.host);
+                    loaded.forget(pins, spec.link(form));
                 }
             }
         }
@@ -243,6 +275,27 @@ impl Guard {
     /// Whether anything is attached whose effect could be seen.
     pub(super) fn is_attached(&self) -> bool {
         self.state.hooks.iter().any(|hook| hook.form.is_some())
+    }
+
+    /// Attaches again what was detached, and puts back pins that are not as they were left. Returns what was
+    /// found, and whether anything was attached.
+    pub(super) fn repair(&mut self, pins: &Pins, slice: &Cgroup) -> (Vec<Found>, bool) {
+        let (mut found, mut attached) = (Vec::new(), false);
+        let Some(loaded) = &mut self.loaded else { return (found, attached) };
+        for (spec, hook) in specs().zip(&self.state.hooks) {
+            let Some(form) = hook.form else { continue };
+            let name = spec.link(form);
+            let Some(link) = loaded.links.get(name) else { continue };
+            if !link.is_changed() {
+                found.extend(repair_pin(pins, name, link.as_fd()));
+                continue;
+            }
+            let again = loaded.attach(spec, form, pins, slice);
+            attached |= again.is_ok();
+            let failed = |source| Error::Attach { hook: name, cgroup: slice.path.clone(), source };
+            found.push((format!("the program {name} was detached"), again.map_err(failed)));
+        }
+        (found, attached)
     }
 
     /// Opens these local sockets and gives these rules, and no others.
@@ -272,7 +325,7 @@ fn exactly<K: aya::Pod, I: Ord + Copy>(
     name: &'static str,
 ) -> Result<(), Error> {
     let failed = |operation| move |source| Error::Map { operation, map: name, source };
-    let wanted: std::collections::BTreeMap<I, (K, u32)> =
+    let wanted: BTreeMap<I, (K, u32)> =
         wanted.map(|(key, value)| (id(&key), (key, value))).collect();
     let there: Result<Vec<(K, u32)>, _> = map.iter().collect();
     let there = there.map_err(failed("read"))?;
@@ -296,6 +349,31 @@ fn place(form: Form, slice: &Cgroup) -> String {
 }
 
 impl Loaded {
+    /// Attaches one hook, and keeps its link open.
+    fn attach(
+        &mut self,
+        spec: &Spec,
+        form: Form,
+        pins: &Pins,
+        slice: &Cgroup,
+    ) -> Result<(), Failure> {
+        match form {
+            Form::Slice => self.attach_at_slice(spec, pins, slice)?,
+            Form::Host => self.attach_to_host(spec, pins)?,
+        }
+        let name = spec.link(form);
+        self.links.insert(name, Kept::of_pin(&pins.link(name))?);
+        Ok(())
+    }
+
+    /// Detaches a hook that has no effect.
+    fn forget(&mut self, pins: &Pins, name: &'static str) {
+        self.links.remove(name);
+        if let Err(error) = unpin(&pins.link(name)) {
+            tracing::warn!("{}", crate::text::chain(&error));
+        }
+    }
+
     fn attach_at_slice(&mut self, spec: &Spec, pins: &Pins, slice: &Cgroup) -> Result<(), Failure> {
         let name = spec.hook.as_str();
         let Some(Program::LsmCgroup(program)) = self.object.program_mut(name) else {
@@ -357,14 +435,8 @@ fn open(pins: &Pins, slice_level: u32) -> Result<Loaded, Failure> {
     let peers = object.take_map("LOCAL_PEERS").ok_or("the guard object has no LOCAL_PEERS")?;
     let rules = object.take_map("GUARD_RULES").ok_or("the guard object has no GUARD_RULES")?;
     let (peers, rules) = (HashMap::try_from(peers)?, HashMap::try_from(rules)?);
-    Ok(Loaded { object, btf, peers, rules })
-}
-
-/// Detaches a hook that has no effect.
-fn forget(pins: &Pins, name: &str) {
-    if let Err(error) = unpin(&pins.link(name)) {
-        tracing::warn!("{}", crate::text::chain(&error));
-    }
+    let splices = types.offset("proto_ops", "sendpage").is_some();
+    Ok(Loaded { object, btf, peers, rules, splices, links: BTreeMap::new() })
 }
 
 fn unpin(path: &Path) -> Result<(), Error> {
