@@ -10,8 +10,9 @@ use grantd_e2e::guarded::{
     Services, all_allowed, all_refused, bystander, escape, guarded, in_effect, nothing,
 };
 use grantd_e2e::issuer::Shape;
+use grantd_e2e::server::Server;
 use grantd_e2e::workload::Workload;
-use grantd_e2e::world::{World, scenario_in};
+use grantd_e2e::world::{A, World, at, scenario_in};
 
 /// Tries to talk to a service outside, again and again: how often that was refused.
 fn keep_trying(agent: &Workload, path: &str, ended: &AtomicBool) -> Result<u64> {
@@ -53,7 +54,15 @@ fn f05_the_guard_refuses_without_a_gap_while_the_daemon_is_killed_restarted_and_
         replaced?;
         let refusals = refusals.map_err(|_| anyhow::anyhow!("the one that tries panicked"))??;
         ensure!(refusals > 10, "it was tried only {refusals} times");
-        Ok(())
+        // These hooks are attached for the whole host where the slice's form has no effect.
+        let tcp = Server::tcp(&world.srv_a, at(A, 5432)?)?;
+        let udp = Server::udp(&world.srv_a, at(A, 5353)?)?;
+        let (to_tcp, to_udp) = (tcp.address().to_string(), udp.address().to_string());
+        let cgroup = world.coding.cgroup().display().to_string();
+        let late = escape(&bystander(world), &["late", &cgroup, &to_tcp, &to_udp])?;
+        let [before, foreign @ .., _] = &late[..] else { anyhow::bail!("{late:?}") };
+        all_allowed(std::slice::from_ref(before))?;
+        all_refused(foreign)
     });
 }
 

@@ -62,7 +62,7 @@ pub(super) struct CanaryState {
     unclear: u64,
     unclear_in_row: u64,
     begun: u64,
-    lost_before: Lost,
+    lost_before: Option<Lost>,
 }
 
 /// What each ring of the kernel had no room for, so far.
@@ -149,8 +149,9 @@ impl Enforcer {
     /// told by itself. An agent that floods the ring must not look like a host that does not enforce, nor hide
     /// for good that one does not.
     fn is_excused(&mut self, seen: Seen) -> bool {
-        let now = self.lost_of_rings();
-        let before = self.canary.lost_before;
+        let (Some(now), Some(before)) = (self.lost_of_rings(), self.canary.lost_before) else {
+            return false;
+        };
         let at = |lost: &Lost, ring: Ring| lost.get(ring as usize).copied().unwrap_or(0);
         let overflowed = |ring: Ring| at(&now, ring) > at(&before, ring);
         let excused = (seen.denial || overflowed(Ring::Denials))
@@ -164,12 +165,12 @@ impl Enforcer {
     }
 
     /// Without the counters nothing is excused.
-    fn lost_of_rings(&self) -> Lost {
-        let counters = self.kernel.counters().unwrap_or_default();
-        Ring::ALL.map(|ring| {
+    fn lost_of_rings(&self) -> Option<Lost> {
+        let counters = self.kernel.counters().ok()?;
+        Some(Ring::ALL.map(|ring| {
             let lost = counters.get((counter::LOST + ring as u32) as usize);
             lost.copied().unwrap_or(0)
-        })
+        }))
     }
 
     fn note_outcome(&mut self, outcome: Outcome, now_boot_ns: u64) {
@@ -243,9 +244,6 @@ impl Enforcer {
             state.in_effect().map(str::to_owned).collect()
         };
         let before = in_effect(self.kernel.guard_state());
-        if before.is_empty() {
-            return;
-        }
         let now = in_effect(self.kernel.prove_guard());
         let lost: Vec<&str> =
             before.iter().filter(|hook| !now.contains(hook)).map(String::as_str).collect();

@@ -46,11 +46,18 @@ impl Kernel {
         found.into_iter().map(|(what, repaired)| Tampered { what, repaired }).collect()
     }
 
-    /// Hooks of the guard, which are tried again at once when one had to be attached again.
+    /// Hooks of the guard, which are tried again at once when one was detached.
     fn check_guard(&mut self, pins: &load::Pins) -> Vec<Found> {
-        let (found, attached) = self.guard.repair(pins, &self.slice);
-        if attached {
+        let before: Vec<_> = self.guard.state().in_effect().collect();
+        let (mut found, detached) = self.guard.repair(pins, &self.slice);
+        if detached {
             self.prove_guard();
+            let now: Vec<_> = self.guard.state().in_effect().collect();
+            let lost = before.into_iter().filter(|hook| !now.contains(hook));
+            found.extend(lost.map(|hook| {
+                let what = format!("{hook} takes no effect since its program was detached");
+                (what, Err(Error::NotInEffect { hook }))
+            }));
         }
         found
     }

@@ -167,7 +167,9 @@ impl Watch {
     /// What is in effect now, looked up in the pins.
     pub(super) fn state(&self, pins: &Pins) -> WatchState {
         let hook = |name: &'static str| {
-            let attached = sys::open_pin(&pins.link(name)).is_ok();
+            // An earlier daemon's alone would not follow what this one writes.
+            let ours = self.links.iter().any(|(of, _)| *of == name);
+            let attached = ours && sys::open_pin(&pins.link(name)).is_ok();
             let problem = self.problems.iter().find(|(of, _)| *of == name);
             let detail = match problem {
                 Some((_, problem)) => problem.clone(),

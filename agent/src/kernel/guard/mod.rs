@@ -213,16 +213,22 @@ impl Guard {
     }
 
     /// Attaches hook after hook to the slice: the new program beside an earlier daemon's, which then goes.
-    /// One for which the slice has no room is attached for the whole host.
+    /// One for which the slice has no room is attached for the whole host; so is one that was before, this
+    /// or another ABI's: beside it the form at the slice would seem to take effect.
     pub(super) fn attach(&mut self, pins: &Pins, slice: &Cgroup) {
         let Some(loaded) = &mut self.loaded else { return };
         for (spec, hook) in specs().zip(&mut self.state.hooks) {
             hook.in_effect = false;
             hook.detail = "attached, and not seen to take effect yet".to_owned();
-            hook.form = match loaded.attach(spec, Form::Slice, pins, slice) {
-                Ok(()) => Some(Form::Slice),
-                Err(error) => match loaded.attach(spec, Form::Host, pins, slice) {
-                    Ok(()) => Some(Form::Host),
+            let was_host = pins.existing_link(spec.host).exists();
+            let (first, second) = match was_host {
+                true => (Form::Host, Form::Slice),
+                false => (Form::Slice, Form::Host),
+            };
+            hook.form = match loaded.attach(spec, first, pins, slice) {
+                Ok(()) => Some(first),
+                Err(error) => match loaded.attach(spec, second, pins, slice) {
+                    Ok(()) => Some(second),
                     Err(_) => {
                         hook.detail = crate::text::chain(&*error);
                         None
@@ -277,12 +283,13 @@ impl Guard {
         self.state.hooks.iter().any(|hook| hook.form.is_some())
     }
 
-    /// Attaches again what was detached, and puts back pins that are not as they were left. Returns what was
-    /// found, and whether anything was attached.
+    /// Attaches again what was detached, for the whole host where the slice has no room any more, and puts back
+    /// pins that are not as they were left. Returns what was found, and whether anything was detached: until
+    /// the next proof that is not in effect.
     pub(super) fn repair(&mut self, pins: &Pins, slice: &Cgroup) -> (Vec<Found>, bool) {
-        let (mut found, mut attached) = (Vec::new(), false);
-        let Some(loaded) = &mut self.loaded else { return (found, attached) };
-        for (spec, hook) in specs().zip(&self.state.hooks) {
+        let (mut found, mut detached) = (Vec::new(), false);
+        let Some(loaded) = &mut self.loaded else { return (found, detached) };
+        for (spec, hook) in specs().zip(&mut self.state.hooks) {
             let Some(form) = hook.form else { continue };
             let name = spec.link(form);
             let Some(link) = loaded.links.get(name) else { continue };
@@ -290,12 +297,18 @@ impl Guard {
                 found.extend(repair_pin(pins, name, link.as_fd()));
                 continue;
             }
-            let again = loaded.attach(spec, form, pins, slice);
-            attached |= again.is_ok();
+            detached = true;
+            hook.in_effect = false;
+            let mut again = loaded.attach(spec, form, pins, slice);
+            if again.is_err() && loaded.attach(spec, Form::Host, pins, slice).is_ok() {
+                hook.form = Some(Form::Host);
+                loaded.forget(pins, name);
+                again = Ok(());
+            }
             let failed = |source| Error::Attach { hook: name, cgroup: slice.path.clone(), source };
             found.push((format!("the program {name} was detached"), again.map_err(failed)));
         }
-        (found, attached)
+        (found, detached)
     }
 
     /// Opens these local sockets and gives these rules, and no others.
