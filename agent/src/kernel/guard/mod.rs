@@ -300,7 +300,11 @@ impl Guard {
             detached = true;
             hook.in_effect = false;
             let mut again = loaded.attach(spec, form, pins, slice);
-            if again.is_err() && loaded.attach(spec, Form::Host, pins, slice).is_ok() {
+            // Never for one that is system-wide: what would be forgotten is the new link itself.
+            if form == Form::Slice
+                && again.is_err()
+                && loaded.attach(spec, Form::Host, pins, slice).is_ok()
+            {
                 hook.form = Some(Form::Host);
                 loaded.forget(pins, name);
                 again = Ok(());
