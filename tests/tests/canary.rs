@@ -15,8 +15,8 @@ use grantd_e2e::world::{A, World, at, scenario};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-/// How long an alarm may take: a round is begun every five seconds, and an attempt that hangs takes five.
-const ALARM: Duration = Duration::from_secs(15);
+/// How long an alarm may take: a round is begun every five seconds, and an attempt that hangs takes four.
+const ALARM: Duration = Duration::from_secs(10);
 /// Idle callers of each of the canary's ports.
 const IDLE_CALLERS: usize = 300;
 /// Who floods the ring of denials, and how often each tries at a time.

@@ -19,7 +19,7 @@ const COMMAND: &str = "canary-probe";
 /// What is sent, and has to come back.
 pub(super) const WORD: &[u8; 8] = b"grantd\r\n";
 /// How long one attempt may take. A machine that is emulated takes seconds.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT: Duration = Duration::from_secs(4);
 /// How long both may take, with the start of the process.
 const BOTH: Duration = Duration::from_secs(20);
 
